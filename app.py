@@ -1,0 +1,167 @@
+"""The one place that builds everything: flags, services, then a command, or guard + gateway + page on one port.
+
+Knows how the parts fit together and nothing about what they do. Imports gradio only to serve the page, torch never.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from backend.cli.parser import build_parser, engine_options, read_settings
+from backend.errors import CriaError, MachineError, UsageError
+from backend.services import Services
+from backend.settings import Settings
+from backend.text import say
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def prepare_folders(settings: Settings) -> None:
+    """Make the data folder and prove that it can be written.
+
+    Raises:
+        MachineError: it cannot; the message names the folder and the system's reason.
+    """
+    try:
+        for folder in (settings.data_dir, settings.models_dir, settings.jobs_dir, settings.logs_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        settings.temp_dir.mkdir(mode=0o700, exist_ok=True)
+        probe = settings.temp_dir / f".write-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as problem:
+        what = problem.strerror or str(problem)
+        raise MachineError("cli.data_dir", folder=str(settings.data_dir), what=what) from problem
+
+
+def build_services(settings: Settings) -> Services:
+    """Build the one value that every edge gets. Starts nothing."""
+    from backend.conversations import Conversations
+    from backend.engines.supervisor import Supervisor
+    from backend.jobs.manager import JobManager
+
+    return Services(
+        settings=settings,
+        jobs=JobManager(settings.data_dir),
+        engine=Supervisor(settings.logs_dir),
+        conversations=Conversations(settings.database),
+    )
+
+
+def build_app(services: Services) -> "ASGIApp":
+    """Join gateway and page on one FastAPI app and put the guard around both."""
+    from fastapi import FastAPI
+
+    from backend.api import build_api
+    from backend.guard import Guard
+    from ui.mount import mount_page
+
+    web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    web.include_router(build_api(services.engine, services.settings))
+    mount_page(web, services)
+    return Guard(web, services.settings)
+
+
+def open_port(settings: Settings) -> socket.socket:
+    """Bind the port before anything slow happens.
+
+    Raises:
+        MachineError: somebody has it; another port is suggested, never taken in silence.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as problem:
+        listener.close()
+        raise MachineError("cli.port_taken", port=settings.port, other=settings.port % 65535 + 1) from problem
+    return listener
+
+
+def announce(settings: Settings) -> None:
+    """Say where the page is, and on a shared server how the administrator gets in."""
+    name = socket.gethostname() if settings.listen else "localhost"
+    url = f"http://{name}:{settings.port}{settings.root_path}/"
+    print(say(settings.language, "cli.ready", url=url), flush=True)  # noqa: T201 - the one line a person waits for
+    if settings.admin_token:
+        text = say(settings.language, "cli.listen_admin")
+        print(f"{text}\n  {url}?token={settings.admin_token}", flush=True)  # noqa: T201 - shown at start, as Jupyter does
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def serve(args: argparse.Namespace, services: Services) -> int:
+    """Serve the page until a signal comes; then end the engine. Returns 0."""
+    listener = open_port(services.settings)
+    import uvicorn
+
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        app = build_app(services)
+        config = uvicorn.Config(
+            app,
+            log_level="info" if services.settings.debug else "warning",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            root_path=services.settings.root_path,
+            server_header=False,
+        )
+        if args.model:
+            services.load(args.model, engine_options(args))
+        announce(services.settings)
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        print(say(services.settings.language, "cli.stopping"), file=sys.stderr)  # noqa: T201
+    finally:
+        services.engine.close()
+        listener.close()
+    return 0
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Build the services and carry out the command, or serve the page."""
+    from backend.cli import chat, commands
+
+    prepare_folders(settings)
+    services = build_services(settings)
+    table = {
+        "check": commands.check,
+        "recipes": commands.recipes,
+        "models": commands.models,
+        "setup": commands.setup,
+        "chat": chat.chat,
+        None: serve,
+    }
+    return table[args.command](args, services)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run Cria; return the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
+    args = build_parser().parse_args(arguments)
+    settings = read_settings(args, os.environ)
+    logging.basicConfig(level=logging.INFO if settings.debug else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return run(args, settings)
+    except CriaError as problem:
+        if settings.debug:
+            logging.exception("the reason for the message below")
+        prefix = say(settings.language, "cli.error_prefix")
+        print(prefix + problem.text(settings.language), file=sys.stderr)  # noqa: T201 - the edge of the program
+        return USAGE if isinstance(problem, UsageError) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

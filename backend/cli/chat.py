@@ -1,0 +1,134 @@
+"""Chat in a terminal: one answer with ``--prompt``, else a conversation. Knows nothing about pages."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+from backend import library
+from backend.cli.draw import bar
+from backend.cli.parser import engine_options
+from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Sampling
+from backend.engines.supervisor import Supervisor
+from backend.errors import ContextFull, UsageError
+from backend.services import Services
+from backend.text import say, tell
+
+_POLL_S = 0.1
+_ENDINGS = {Finish.LENGTH: "cli.chat.length", Finish.CONTEXT: "cli.chat.context"}
+
+
+def _loading_line(status: EngineStatus, language: str) -> str:
+    share = status.loaded_bytes / status.total_bytes if status.total_bytes else 0.0
+    return f"{bar(share)} " + say(
+        language, "cli.chat.loading", model=status.model, done=status.loaded_bytes, total=status.total_bytes
+    )
+
+
+async def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
+    """Show the loading until the engine is ready.
+
+    Raises:
+        EngineError: it failed to load; the message has the reason.
+    """
+    live = sys.stderr.isatty()
+    while (status := engine.status()).state is not EngineState.READY:
+        if status.state is EngineState.FAILED and status.error is not None:
+            raise status.error
+        if live:
+            sys.stderr.write("\r" + _loading_line(status, language) + "\x1b[K")
+            sys.stderr.flush()
+        await asyncio.sleep(_POLL_S)
+    if live:
+        sys.stderr.write("\r\x1b[K")
+    if status.placement is not None:
+        print(tell(language, status.placement), file=sys.stderr)
+    return status
+
+
+async def answer(engine: Supervisor, messages: Sequence[ChatMessage], sampling: Sampling, language: str) -> str:
+    """Stream one reply to stdout; return its text. Ctrl-C stops it and keeps what was said."""
+    text = ""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    pieces = aiter(engine.chat(messages, sampling))
+    try:
+        while not stop.is_set():
+            following, stopped = asyncio.ensure_future(anext(pieces, None)), asyncio.ensure_future(stop.wait())
+            await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if not following.done():
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                break
+            piece = following.result()
+            if piece is None:
+                break
+            text += piece.text
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+            if piece.finish in _ENDINGS:
+                print("\n" + say(language, _ENDINGS[piece.finish]), file=sys.stderr, end="")
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()
+    print()
+    return text
+
+
+async def _conversation(engine: Supervisor, system: str, sampling: Sampling, language: str) -> None:
+    messages = [ChatMessage("system", system)] if system else []
+    print(say(language, "cli.chat.intro"), file=sys.stderr)
+    while True:
+        try:
+            text = (await asyncio.to_thread(input, "> ")).strip()
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        if text == "/clear":
+            messages = messages[:1] if system else []
+        if not text or text.startswith("/"):
+            continue
+        messages.append(ChatMessage("user", text))
+        try:
+            messages.append(ChatMessage("assistant", await answer(engine, messages, sampling, language)))
+        except ContextFull as problem:
+            messages.pop()
+            print(problem.text(language) + "\n" + say(language, "cli.chat.clear_hint"), file=sys.stderr)
+
+
+def chat(args: argparse.Namespace, services: Services) -> int:
+    """Load a model and talk to it; return 0.
+
+    Raises:
+        UsageError: unknown model, empty prompt, or numbers out of range.
+        EngineError, MachineError: it cannot be loaded or died.
+    """
+    if args.prompt is not None and not args.prompt.strip():
+        raise UsageError("cli.chat.empty")
+    if not 0 <= args.temperature <= 5 or args.max_new_tokens < 1:
+        raise UsageError("cli.chat.numbers", temperature=args.temperature, tokens=args.max_new_tokens)
+    language, settings = services.settings.language, services.settings
+    folder = library.find_model(settings.models_dir, args.name)
+    sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
+    engine = Supervisor(settings.logs_dir)
+
+    async def talk() -> None:
+        await wait_until_ready(engine, language)
+        if args.prompt is None:
+            await _conversation(engine, args.system, sampling, language)
+            return
+        system = [ChatMessage("system", args.system)] if args.system else []
+        await answer(engine, [*system, ChatMessage("user", args.prompt)], sampling, language)
+
+    try:
+        engine.load(folder, engine_options(args))
+        asyncio.run(talk())
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        engine.close()
+    return 0

@@ -1,0 +1,156 @@
+"""The command line: its words and how they become settings and options. Knows nothing about what a command does."""
+
+import argparse
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backend.engines.base import EngineOptions
+from backend.errors import UsageError
+from backend.settings import ROOT, Settings, new_token
+from backend.text import pick_language, say
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|GB|MB|G|M)?", re.IGNORECASE)
+_UNITS = {"gib": 1 << 30, "mib": 1 << 20, "gb": 10**9, "mb": 10**6, "g": 1 << 30, "m": 1 << 20}
+
+
+def size_bytes(text: str) -> int:
+    """Return bytes for ``20GB``, ``20GiB`` (also ``20G``), ``800MB``; a bare number means GiB, as older tools do.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise argparse.ArgumentTypeError(say("en", "cli.bad_size", text=text[:40]))
+    return int(float(match[1]) * _UNITS[(match[2] or "gib").lower()])
+
+
+def gpu_list(text: str) -> tuple[int, ...]:
+    """Return GPU indices for ``0,1``.
+
+    Raises:
+        argparse.ArgumentTypeError: anything but distinct whole numbers with commas.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts) or len({int(part) for part in parts}) != len(parts):
+        raise argparse.ArgumentTypeError(say("en", "cli.bad_gpus", text=text[:40]))
+    return tuple(int(part) for part in parts)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(say("en", "cli.bad_port", text=text[:40]))
+    return int(text)
+
+
+def _help(name: str) -> str:
+    return say("en", f"cli.help.{name}").replace("%", "%%")
+
+
+def _engine_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(say("en", "cli.help.engine_group"))
+    group.add_argument("--engine", choices=("transformers", "echo"), default="transformers", help=_help("engine"))
+    group.add_argument("--device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help=_help("device"))
+    bits = group.add_mutually_exclusive_group()
+    bits.add_argument("--load-8bit", action="store_const", const=8, dest="bits", help=_help("load_8bit"))
+    bits.add_argument("--load-4bit", action="store_const", const=4, dest="bits", help=_help("load_4bit"))
+    group.add_argument("--num-gpus", type=int, default=0, metavar="N", help=_help("num_gpus"))
+    group.add_argument("--gpus", type=gpu_list, default=(), metavar="0,1", help=_help("gpus"))
+    group.add_argument("--max-gpu-memory", type=size_bytes, default=0, metavar="20GiB", help=_help("max_gpu_memory"))
+    group.add_argument(
+        "--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=_help("dtype")
+    )
+    group.add_argument("--context", type=int, default=0, metavar="TOKENS", help=_help("context"))
+
+
+def _common_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
+    parser.add_argument("--data-dir", type=Path, default=default, metavar="FOLDER", help=_help("data_dir"))
+    parser.add_argument("--debug", action="store_true", default=default, help=_help("debug"))
+
+
+def _server_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--listen", action="store_true", help=_help("listen"))
+    parser.add_argument("--listen-port", "--port", type=_port, default=7860, metavar="PORT", help=_help("listen_port"))
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=_help("allow_host"))
+    parser.add_argument("--admin-token", default="", metavar="TOKEN", help=_help("admin_token"))
+    parser.add_argument("--api-key", default="", metavar="KEY", help=_help("api_key"))
+    parser.add_argument("--root-path", default="", metavar="/PATH", help=_help("root_path"))
+    parser.add_argument("--model", default="", metavar="NAME", help=_help("model"))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; without a command it describes the web app."""
+    parser = argparse.ArgumentParser(prog="app.py", description=_help("app"))
+    _server_flags(parser)
+    _common_flags(parser, default=None)
+    _engine_flags(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name in ("check", "recipes", "models"):
+        command = commands.add_parser(name, help=_help(name), description=_help(name))
+        command.add_argument("--json", action="store_true", help=_help("json"))
+        _common_flags(command)
+    _setup_flags(commands.add_parser("setup", help=_help("setup"), description=_help("setup")))
+    chat = commands.add_parser("chat", help=_help("chat"), description=_help("chat"))
+    chat.add_argument("name", metavar="MODEL", help=_help("chat_model"))
+    chat.add_argument("--prompt", metavar="TEXT", help=_help("prompt"))
+    chat.add_argument("--system", default="", metavar="TEXT", help=_help("system"))
+    chat.add_argument("--temperature", type=float, default=0.7, help=_help("temperature"))
+    chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help=_help("max_new_tokens"))
+    _common_flags(chat)
+    _engine_flags(chat)
+    return parser
+
+
+def _setup_flags(setup: argparse.ArgumentParser) -> None:
+    setup.add_argument("recipe", nargs="?", metavar="RECIPE", help=_help("setup_recipe"))
+    setup.add_argument("--base", metavar="SRC", help=_help("base"))
+    setup.add_argument("--delta", metavar="SRC", help=_help("delta"))
+    setup.add_argument("--lora", action="append", default=[], metavar="SRC[:SCALE]", help=_help("lora"))
+    setup.add_argument("--name", metavar="NAME", help=_help("name"))
+    setup.add_argument("--template", metavar="NAME", help=_help("template"))
+    setup.add_argument("--dry-run", action="store_true", help=_help("dry_run"))
+    setup.add_argument("--no-self-test", action="store_true", help=_help("no_self_test"))
+    setup.add_argument("--json", action="store_true", help=_help("json"))
+    _common_flags(setup)
+
+
+def engine_options(args: argparse.Namespace) -> EngineOptions:
+    """Return the engine options that the flags ask for.
+
+    Raises:
+        UsageError: a number that makes no sense by itself (what fits this machine is checked at load).
+    """
+    if args.num_gpus < 0:
+        raise UsageError("cli.negative", flag="--num-gpus", value=args.num_gpus)
+    if args.context < 0:
+        raise UsageError("cli.negative", flag="--context", value=args.context)
+    return EngineOptions(
+        engine=args.engine,
+        device=args.device,
+        bits=args.bits or 16,
+        num_gpus=args.num_gpus,
+        gpus=args.gpus,
+        max_gpu_memory=args.max_gpu_memory,
+        dtype=args.dtype,
+        context=args.context,
+    )
+
+
+def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """Return this run's settings. ``--listen`` without ``--admin-token`` makes a token; localhost asks for none."""
+    locale = environment.get("LC_ALL") or environment.get("LC_MESSAGES") or environment.get("LANG")
+    listen = bool(getattr(args, "listen", False))
+    data_dir = args.data_dir or (Path(environment["CRIA_DATA_DIR"]) if environment.get("CRIA_DATA_DIR") else None)
+    return Settings(
+        data_dir=(data_dir or ROOT / "data").expanduser().resolve(),
+        listen=listen,
+        port=args.listen_port,
+        allow_hosts=tuple(args.allow_host),
+        admin_token=args.admin_token or (new_token() if listen else ""),
+        api_key=args.api_key,
+        root_path=args.root_path.rstrip("/"),
+        language=pick_language(None, locale),
+        debug=bool(args.debug),
+    )

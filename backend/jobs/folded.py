@@ -1,0 +1,160 @@
+"""A journal folded into what people see: state, bars, speed, time left. Knows nothing about files or processes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.errors import CriaError, error_from_json
+from backend.jobs.view import JobState, JobView, Sample, StepView
+from backend.plan import Plan, Step
+from backend.text import Message
+
+_SMOOTHING_S = 3.0  # speed is averaged over about this long
+_LOG_LINES = 200
+_ENDINGS = {"done": JobState.DONE, "failed": JobState.FAILED, "cancelled": JobState.CANCELLED}
+
+
+@dataclass
+class _StepFold:
+    plan: Step
+    state: JobState = JobState.QUEUED
+    began: float = 0.0
+    last: float = 0.0
+    done: int = 0
+    total: int = 0
+    speed: float | None = None
+    memory: int = 0
+    note: Message | None = None
+
+    def begin(self, now: float) -> None:
+        self.state, self.began, self.last, self.done, self.total = JobState.RUNNING, now, now, 0, 0
+        self.speed, self.note = None, None
+
+    def progress(self, now: float, done: int, total: int) -> None:
+        """Take a new position; the first one only sets the starting point, so that resumed bytes are not speed."""
+        elapsed, moved = now - self.last, done - self.done
+        if self.total and elapsed > 0 and moved >= 0:
+            weight = min(1.0, elapsed / _SMOOTHING_S)
+            rate = moved / elapsed
+            self.speed = rate if self.speed is None else self.speed + weight * (rate - self.speed)
+        self.last, self.done, self.total = now, done, total
+
+    @property
+    def fraction(self) -> float:
+        if self.state is JobState.DONE:
+            return 1.0
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.state is JobState.DONE:
+            return 0.0
+        if self.speed and self.total:
+            return (self.total - self.done) / self.speed
+        return None
+
+    def view(self, state: JobState) -> StepView:
+        shown = state if self.state is JobState.RUNNING else self.state
+        return StepView(
+            id=self.plan.id,
+            title=self.plan.title,
+            state=shown,
+            done=self.done,
+            total=self.total,
+            bytes_per_s=self.speed if shown is JobState.RUNNING else None,
+            seconds_left=self.seconds_left if shown is JobState.RUNNING else None,
+            seconds=self.last - self.began,
+            note=self.note if shown is JobState.RUNNING else None,
+            planned_s=self.plan.seconds,
+            planned_memory=self.plan.memory,
+            memory=self.memory,
+        )
+
+
+@dataclass
+class FoldedJob:
+    """Everything a journal said so far. Feed it events in order; ask it for a view."""
+
+    id: str
+    plan: Plan
+    state: JobState = JobState.QUEUED
+    started: float = 0.0
+    pid: int = 0
+    error: CriaError | None = None
+    sample: Sample | None = None
+    log: list[Message] = field(default_factory=list)
+    steps: dict[str, _StepFold] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.steps = {step.id: _StepFold(step) for step in self.plan.steps}
+
+    def finished(self, step: str) -> bool:
+        """Tell whether a step is done, so that a resumed job need not do it again."""
+        return step in self.steps and self.steps[step].state is JobState.DONE
+
+    def feed(self, event: Mapping[str, Any]) -> None:
+        """Take one journal event; unknown ones are ignored, so that an older Cria can read a newer journal."""
+        kind, step = event["e"], self.steps.get(str(event.get("id")))
+        if kind == "run":
+            self.state, self.error = JobState.RUNNING, None
+            self.pid, self.started = int(event.get("pid", 0)), self.started or float(event.get("t", 0.0))
+        elif kind == "queued":
+            self.state = JobState.QUEUED
+        elif kind == "log":
+            self.log = [*self.log, Message.from_json(event["message"])][-_LOG_LINES:]
+        elif kind == "sample":
+            self.sample = Sample(str(event["question"]), str(event["answer"]), bool(event["stopped"]))
+        elif kind in _ENDINGS:
+            self.state = _ENDINGS[kind]
+            self.error = error_from_json(event["error"]) if "error" in event else None
+        elif step is not None:
+            self._feed_step(step, event)
+
+    def _feed_step(self, step: _StepFold, event: Mapping[str, Any]) -> None:
+        now = float(event.get("m", step.last))
+        if event["e"] == "step":
+            self.state = JobState.RUNNING
+            step.begin(now)
+        elif event["e"] == "progress":
+            step.progress(now, int(event["done"]), int(event["total"]))
+            if "note" in event:
+                step.note = Message.from_json(event["note"])
+        elif event["e"] == "step_done":
+            step.state, step.last, step.memory = JobState.DONE, now, int(event.get("memory", 0))
+            step.done = step.total
+
+    def view(self, *, alive: bool, leftover_bytes: int = 0) -> JobView:
+        """Return the job as people see it. ``alive``: a worker holds the job's lock now."""
+        state = self.state
+        if not alive and state in {JobState.RUNNING, JobState.QUEUED}:
+            state = JobState.INTERRUPTED
+        planned = self.plan.seconds or 1.0
+        fraction = sum(fold.fraction * fold.plan.seconds for fold in self.steps.values()) / planned
+        return JobView(
+            id=self.id,
+            recipe=self.plan.recipe,
+            title=self.plan.title,
+            model=self.plan.name,
+            state=state,
+            steps=tuple(fold.view(state) for fold in self.steps.values()),
+            fraction=1.0 if state is JobState.DONE else min(fraction, 0.999),
+            seconds=sum(fold.last - fold.began for fold in self.steps.values()),
+            seconds_left=self._seconds_left() if state is JobState.RUNNING else None,
+            log=tuple(self.log),
+            error=self.error,
+            started=self.started,
+            peak_memory=max((fold.memory for fold in self.steps.values()), default=0),
+            leftover_bytes=leftover_bytes,
+            sample=self.sample,
+            holder=self.pid if alive else 0,
+        )
+
+    def _seconds_left(self) -> float:
+        """Time left: what runs at its own speed, what is to come by the plan's guess."""
+        left = 0.0
+        for fold in self.steps.values():
+            if fold.state is JobState.RUNNING and fold.seconds_left is not None:
+                left += fold.seconds_left
+            elif fold.state is not JobState.DONE:
+                left += fold.plan.seconds * (1 - fold.fraction)
+        return left

@@ -1,0 +1,70 @@
+"""The journal: the one file that says what a job has done. Append-only JSON lines; a torn last line is dropped.
+
+    {"e": "run", "pid": 123, "t": 1690000000.0}          a worker began (again)
+    {"e": "queued"}                                      it waits for another heavy job
+    {"e": "step", "id": "merge", "m": 1.2}               a step began; m is seconds since the worker began
+    {"e": "progress", "id": "merge", "m": 1.4, "done": 5, "total": 9, "note": {...}}
+    {"e": "log", "message": {...}}
+    {"e": "sample", "question": ..., "answer": ..., "stopped": true}
+    {"e": "step_done", "id": "merge", "m": 3.0, "memory": 210000000}
+    {"e": "done" | "cancelled"} or {"e": "failed", "error": {...}}
+
+Only what must survive a power cut is fsynced; a lost progress line costs nothing. Knows nothing about what steps do.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+_DURABLE = {"run", "step_done", "sample", "done", "failed", "cancelled"}
+
+
+class JournalWriter:
+    """Appends lines to one job's journal. Meant for one writer at a time: the worker that holds the job's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if path.stat().st_size and path.read_bytes()[-1:] != b"\n":
+            os.write(self._file, b"\n")  # a line torn by a crash must not swallow the next one
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event; returns after it is on disk when it must not be lost."""
+        line = json.dumps({"e": event, **fields}, ensure_ascii=False, separators=(",", ":")) + "\n"
+        data = line.encode()
+        while data:
+            data = data[os.write(self._file, data) :]
+        if event in _DURABLE:
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class JournalReader:
+    """Reads a growing journal a bit at a time, whole lines only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        """Return the events appended since the last call; a damaged line is skipped, a missing file is empty."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole, newline, _ = data.rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return [event for line in whole.split(b"\n") if (event := _parse(line)) is not None]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, UnicodeDecodeError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("e"), str) else None

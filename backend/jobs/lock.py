@@ -1,0 +1,31 @@
+"""Locks between processes: who holds a job, who does the heavy work. Knows nothing about what is being done.
+
+``flock`` locks live as long as the open file, which a child inherits: a worker is locked before it runs its first line,
+and the lock is gone the moment the process is, however it ended.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def try_lock(path: Path) -> int | None:
+    """Return an open, locked file descriptor, or None when another process holds the lock. Close it to let go."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether somebody holds the lock now; a file that is not there is not locked."""
+    if not path.exists():
+        return False
+    handle = try_lock(path)
+    if handle is None:
+        return True
+    os.close(handle)
+    return False

@@ -1,0 +1,202 @@
+"""Jobs as a whole: start, list, cancel, resume, delete. Knows nothing about what a step does or how a job is drawn.
+
+Every answer is read from the job folders, so a second manager in another process (the page, a terminal) sees and steers
+the same jobs. What a manager keeps in memory is only how far it has read each journal.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import JobError, MachineError
+from backend.jobs.folded import FoldedJob
+from backend.jobs.journal import JournalReader
+from backend.jobs.lock import is_locked, try_lock
+from backend.jobs.view import JobState, JobView
+from backend.plan import Plan
+from backend.settings import ROOT
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+PLAN, JOURNAL, LOCK, CANCEL, OUTPUT = "plan.json", "journal.jsonl", "lock", "cancel", "worker.log"
+
+
+@dataclass
+class _Followed:
+    folded: FoldedJob
+    reader: JournalReader
+
+    def catch_up(self) -> None:
+        for event in self.reader.new_lines():
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged line must not hide the job
+                self.folded.feed(event)
+
+
+def partial_folder(models_dir: Path, job: str) -> Path:
+    """Where a job's model grows until it is whole; the leading dot hides it from the shelf."""
+    return models_dir / f".partial-{job}"
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder; files that vanish meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+    return total
+
+
+class JobManager:
+    """All jobs of one data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._jobs_dir = data_dir / "jobs"
+        self._models_dir = data_dir / "models"
+        self._followed: dict[str, _Followed] = {}
+        self._guard = threading.Lock()
+
+    def start(self, plan: Plan) -> str:
+        """Write a job folder and start its worker; return the job's id at once.
+
+        Raises:
+            JobError: another job makes a model of that name now.
+            MachineError: the data folder cannot be written.
+        """
+        for other in self.views():
+            if other.model == plan.name and other.state in {JobState.RUNNING, JobState.QUEUED}:
+                raise JobError("job.same_name", name=plan.name)
+        job = f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.name}-{secrets.token_hex(2)}"
+        folder = self._jobs_dir / job
+        try:
+            self._models_dir.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, mode=0o700)
+            text = json.dumps(plan.to_json(), ensure_ascii=False, indent=1)
+            (folder / PLAN).write_text(text, encoding="utf-8")
+        except OSError as problem:
+            what = problem.strerror or str(problem)
+            raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
+        self._launch(job)
+        return job
+
+    def _launch(self, job: str) -> None:
+        """Start a worker that inherits the job's lock, in its own session: it outlives page, server and terminal."""
+        folder = self._jobs_dir / job
+        handle = try_lock(folder / LOCK)
+        if handle is None:
+            raise JobError("job.running", job=job)
+        try:
+            (folder / CANCEL).unlink(missing_ok=True)
+            with (folder / OUTPUT).open("ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "backend.jobs.worker", str(folder), str(self._data_dir), str(handle)],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(handle,),
+                    start_new_session=True,
+                )
+        except OSError as problem:
+            what = problem.strerror or str(problem)
+            raise MachineError("job.cannot_write", folder=str(folder), what=what) from problem
+        finally:
+            os.close(handle)
+        threading.Thread(target=process.wait, daemon=True, name=f"reap-{job}").start()
+
+    def views(self) -> tuple[JobView, ...]:
+        """Return every job, newest first. A folder that is not a readable job is left out."""
+        if not self._jobs_dir.is_dir():
+            return ()
+        found = []
+        for folder in sorted(self._jobs_dir.iterdir(), reverse=True):
+            if folder.is_dir():
+                with contextlib.suppress(JobError):
+                    found.append(self.view(folder.name))
+        return tuple(found)
+
+    def view(self, job: str) -> JobView:
+        """Return one job.
+
+        Raises:
+            JobError: there is none of that id.
+        """
+        folder = self._folder(job)
+        with self._guard:
+            followed = self._followed.get(job) or self._follow(folder)
+            alive = is_locked(folder / LOCK)  # asked first: a worker that ends now has written its ending already
+            followed.catch_up()
+            self._followed[job] = followed
+            partial = partial_folder(self._models_dir, job)
+            return followed.folded.view(alive=alive, leftover_bytes=folder_bytes(partial) if partial.exists() else 0)
+
+    def _folder(self, job: str) -> Path:
+        folder = self._jobs_dir / job
+        if not _ID.fullmatch(job) or not (folder / PLAN).is_file():
+            raise JobError("job.unknown", job=job[:128])
+        return folder
+
+    def _follow(self, folder: Path) -> _Followed:
+        try:
+            plan = Plan.from_json(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise JobError("job.damaged", job=folder.name, what=str(problem)[:200]) from problem
+        return _Followed(FoldedJob(folder.name, plan), JournalReader(folder / JOURNAL))
+
+    def plan(self, job: str) -> Plan:
+        """Return what a job was asked to do.
+
+        Raises:
+            JobError: there is none of that id.
+        """
+        return self._follow(self._folder(job)).folded.plan
+
+    def cancel(self, job: str) -> None:
+        """Ask a job to stop; it does within about a second, and can be resumed.
+
+        Raises:
+            JobError: there is none of that id.
+        """
+        (self._folder(job) / CANCEL).touch()
+
+    def resume(self, job: str) -> None:
+        """Start a worker where the journal ends.
+
+        Raises:
+            JobError: there is none of that id, it is running, or it is done.
+        """
+        view = self.view(job)
+        if view.state is JobState.DONE:
+            raise JobError("job.done", name=view.model)
+        self._launch(job)
+
+    def delete(self, job: str) -> None:
+        """Remove a job that is not running, with its unfinished model. A finished model stays.
+
+        Raises:
+            JobError: there is none of that id, or it is running.
+        """
+        folder = self._folder(job)
+        handle = try_lock(folder / LOCK)
+        if handle is None:
+            raise JobError("job.running", job=job)
+        try:
+            for leftover in (partial_folder(self._models_dir, job), folder):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+        except OSError as problem:
+            what = problem.strerror or str(problem)
+            raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
+        finally:
+            os.close(handle)
+        with self._guard:
+            self._followed.pop(job, None)

@@ -1,0 +1,156 @@
+"""The plan: what one recipe means here, step by step, with bytes, memory and time for each, before anything runs.
+
+Sizes come from file names and lengths only; no weights are opened. Knows nothing about how a step is carried out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import MachineError, UsageError
+from backend.hardware import Hardware
+from backend.recipes import Part, Recipe
+from backend.sources.folder import Source, open_source
+from backend.text import Message, Value
+
+MB = 1_000_000
+# Peak resident memory of each kind of step, measured on the demo and the 0.5 GB benchmark (see docs/steps.md): the
+# interpreter with numpy, the same with torch for fp16 sums, and a slab or two; none of them grows with the model.
+CONVERT_MEMORY, ADD_MEMORY, VERIFY_MEMORY, ENGINE_MEMORY = 200 * MB, 450 * MB, 120 * MB, 800 * MB
+DISK_RESERVE = 200 * MB
+# Bytes per second a plain disk gives while hashing; and what starting torch, or an engine, costs before the first byte.
+READ_RATE, WRITE_RATE = 500e6, 300e6
+TORCH_S, ENGINE_S = 2.0, 10.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: bytes it reads and writes, memory at its peak (bytes), and a guess at its seconds."""
+
+    id: str
+    title: Message
+    reads: int
+    writes: int
+    memory: int
+    fixed_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds this is likely to take; replaced by what was measured as soon as the step runs."""
+        return self.fixed_s + self.reads / READ_RATE + self.writes / WRITE_RATE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe made concrete: resolved sources, a name, ordered steps. Plain data: it crosses into the job as JSON."""
+
+    recipe: str
+    title: Mapping[str, str]
+    name: str
+    base: str
+    delta: str | None
+    loras: tuple[tuple[str, float | None], ...]
+    template: str | None
+    context: int | None
+    questions: str | None
+    steps: tuple[Step, ...]
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes that cross the network."""
+        return 0
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes the finished model adds to the disk."""
+        return sum(step.writes for step in self.steps)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Largest memory of any step."""
+        return max(step.memory for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds the whole plan is likely to take, the length of the overall bar."""
+        return sum(step.seconds for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; the inverse of ``from_json``."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Plan":
+        """Build a plan from what ``to_json`` returned."""
+        steps = tuple(Step(**{**step, "title": Message.from_json(step["title"])}) for step in data["steps"])
+        loras = tuple((str(source), scale) for source, scale in data["loras"])
+        return Plan(**{**data, "steps": steps, "loras": loras})
+
+
+def _steps(base: Source, delta: Source | None, loras: list[Source], self_test: bool) -> tuple[Step, ...]:
+    sources = [base, *([delta] if delta else []), *loras]
+    read = sum(source.bytes for source in sources)
+    written = base.weight_bytes
+    kind = "lora" if loras else "delta" if delta else "convert"
+    merge = CONVERT_MEMORY if kind == "convert" else ADD_MEMORY
+    params: dict[str, Value] = {"loras": len(loras)}
+    steps = [
+        Step("fetch", Message("steps.fetch"), read, 0, VERIFY_MEMORY),
+        Step(
+            "merge",
+            Message(f"steps.merge_{kind}", params),
+            sum(s.weight_bytes for s in sources),
+            written,
+            merge,
+            0.0 if kind == "convert" else TORCH_S,
+        ),
+        Step("finish", Message("steps.finish"), 0, 2 * MB, VERIFY_MEMORY),
+        Step("verify", Message("steps.verify"), written, 0, VERIFY_MEMORY),
+    ]
+    if self_test:
+        # The engine computes in fp32 on a CPU: twice the bytes of fp16 weights, beside torch and transformers.
+        steps.append(Step("try", Message("steps.try"), written, 0, ENGINE_MEMORY + 2 * written, ENGINE_S))
+    return tuple(steps)
+
+
+def _open(part: Part | None) -> Source | None:
+    return open_source(part.source) if part else None
+
+
+def make_plan(recipe: Recipe, *, name: str | None = None, self_test: bool = True) -> Plan:
+    """Lay out the steps that make a recipe's model folder.
+
+    Raises:
+        SourceError: a source is not there or holds no weights.
+    """
+    base = open_source(recipe.base.source)
+    delta, loras = _open(recipe.delta), [open_source(part.source) for part in recipe.loras]
+    return Plan(
+        recipe=recipe.name,
+        title=recipe.title,
+        name=name or recipe.name,
+        base=recipe.base.source,
+        delta=recipe.delta.source if recipe.delta else None,
+        loras=tuple((part.source, part.scale) for part in recipe.loras),
+        template=recipe.template,
+        context=recipe.context,
+        questions=recipe.questions,
+        steps=_steps(base, delta, loras, self_test),
+    )
+
+
+def check_plan(plan: Plan, hardware: Hardware, models_dir: Path) -> None:
+    """Refuse a plan that cannot end well on this machine now.
+
+    Raises:
+        UsageError: a model of that name is there already.
+        MachineError: too little disk or memory; the message has both numbers.
+    """
+    if (models_dir / plan.name).exists():
+        raise UsageError("plan.exists", name=plan.name)
+    need = plan.disk_bytes + DISK_RESERVE
+    if hardware.disk_free is not None and hardware.disk_free < need:
+        raise MachineError("plan.disk", need=need, free=hardware.disk_free, folder=str(models_dir))
+    if hardware.ram_free is not None and hardware.ram_free < plan.memory_bytes:
+        raise MachineError("plan.memory", need=plan.memory_bytes, free=hardware.ram_free)

@@ -1,0 +1,107 @@
+"""Everything Cria says, in every language, looked up by key. Knows nothing about who is listening.
+
+Catalogues are TOML files under ``assets/locales/<language>/<area>.toml``; a key is ``area.name`` (nested tables add
+dots). A template names its values in braces; ``{n:bytes}``, ``{n:rate}`` and ``{n:duration}`` format raw numbers, so
+the code passes numbers and the catalogue decides how they read. English is complete; another language falls back to it.
+"""
+
+import string
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backend.units import bytes_text, duration_text, rate_text
+
+LOCALES = Path(__file__).resolve().parent.parent / "assets" / "locales"
+LANGUAGES: Mapping[str, str] = {"en": "English", "zh-CN": "简体中文", "zh-TW": "繁體中文"}
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something to say: a catalogue key and its values. Plain data, so it can cross a process or a file."""
+
+    key: str
+    params: Mapping[str, Value] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; the inverse of ``from_json``."""
+        return {"key": self.key, "params": dict(self.params)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Message":
+        """Build a message from what ``to_json`` returned."""
+        return Message(str(data["key"]), dict(data.get("params", {})))
+
+
+class _Formatter(string.Formatter):
+    """Formats raw numbers by unit, and shows a missing value as its name instead of failing."""
+
+    _UNITS = {"bytes": bytes_text, "rate": rate_text, "duration": duration_text}
+
+    def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002 - the base's
+        return kwargs.get(str(key), f"{{{key}}}")
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        unit = self._UNITS.get(format_spec)
+        if unit is not None:
+            return value if isinstance(value, str) else unit(value)
+        if value is None or (isinstance(value, str) and format_spec):
+            return "?" if value is None else value
+        return str(super().format_field(value, format_spec))
+
+
+_FORMATTER = _Formatter()
+
+
+def _flatten(prefix: str, table: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in table.items():
+        key = f"{prefix}.{name}"
+        flat.update(_flatten(key, value) if isinstance(value, dict) else {key: str(value).strip("\n")})
+    return flat
+
+
+@cache
+def catalogue(language: str) -> Mapping[str, str]:
+    """Return every ``key -> template`` of one language; empty for a language without a folder."""
+    flat: dict[str, str] = {}
+    for path in sorted((LOCALES / language).glob("*.toml")):
+        flat.update(_flatten(path.stem, tomllib.loads(path.read_text(encoding="utf-8"))))
+    return flat
+
+
+def has(key: str) -> bool:
+    """Tell whether English, the complete language, has this key."""
+    return key in catalogue("en")
+
+
+def say(language: str, key: str, /, **params: Value) -> str:
+    """Return the text for ``key`` in ``language``, else in English, else the key itself (a test forbids that)."""
+    template = catalogue(language).get(key) or catalogue("en").get(key, key)
+    return _FORMATTER.vformat(template, (), params)
+
+
+def tell(language: str, message: Message) -> str:
+    """Return the text of a message in one language."""
+    return say(language, message.key, **dict(message.params))
+
+
+def pick_language(chosen: str | None, accepted: str | None) -> str:
+    """Choose a language from a person's explicit choice, else from an Accept-Language header or a locale name.
+
+    Any Chinese that names Hant, TW, HK or MO is Traditional; other Chinese is Simplified; everything else is English.
+    """
+    if chosen in LANGUAGES:
+        return str(chosen)
+    for part in (accepted or "").replace("_", "-").split(","):
+        tag = part.split(";")[0].split(".")[0].strip().lower()
+        if tag.startswith("zh"):
+            traditional = any(mark in tag for mark in ("hant", "tw", "hk", "mo"))
+            return "zh-TW" if traditional else "zh-CN"
+        if tag and tag not in {"*"}:
+            return "en"
+    return "en"

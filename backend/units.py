@@ -1,0 +1,40 @@
+"""Bytes, seconds and rates as people read them. Knows nothing about languages or where a number came from.
+
+Raw bytes and seconds are used everywhere inside; only the edges (terminal, page, catalogue) come here. Sizes are
+decimal (1 GB = 10^9 bytes), as disks, hubs and the tutorials count them.
+"""
+
+import math
+
+_SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+def bytes_text(count: float | None) -> str:
+    """Return a byte count as text with three significant figures; an unknown count (None) is a question mark."""
+    if count is None:
+        return "?"
+    for unit, size in _SIZES:
+        if abs(count) >= size * 0.9995:
+            value = count / size
+            digits = 0 if abs(value) >= 99.95 else 1
+            return f"{value:.{digits}f} {unit}"
+    return f"{count:.0f} B"
+
+
+def rate_text(bytes_per_s: float | None) -> str:
+    """Return a speed in bytes per second as text."""
+    return "?" if bytes_per_s is None else f"{bytes_text(bytes_per_s)}/s"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Return a duration as ``0.4 s``, ``42 s``, ``3:05`` or ``2:03:05``; an unknown one is a question mark."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -1,0 +1,99 @@
+"""Local sources: listed without reading, read through with real byte counts, compared with their checklist."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from backend.errors import Cancelled, SourceError
+from backend.events import Log, Progress
+from backend.sources.folder import Source, check_source, open_source
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "consolidated.00.pth").write_bytes(b"w" * 5_000_000)
+    (tmp_path / "params.json").write_bytes(b"{}")
+    rows = [f"{hashlib.md5(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(tmp_path.iterdir())]
+    (tmp_path / "checklist.chk").write_text("".join(rows), encoding="utf-8")
+    return tmp_path
+
+
+def check(source: Source) -> list[Progress | Log]:
+    return list(check_source(source, cancelled=never))
+
+
+def test_sizes_are_known_before_reading(folder: Path) -> None:
+    source = open_source(str(folder))
+    assert source.weight_bytes == 5_000_000
+    assert source.bytes == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_every_byte_is_counted(folder: Path) -> None:
+    source = open_source(str(folder))
+    events = check(source)
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress[-1].done == source.bytes
+    assert len(progress) >= 3
+    assert [event.message.params["count"] for event in events if isinstance(event, Log)] == [2]
+
+
+def test_a_flipped_byte_is_found_and_both_sums_are_named(folder: Path) -> None:
+    path = folder / "consolidated.00.pth"
+    data = bytearray(path.read_bytes())
+    data[1234] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError) as caught:
+        check(open_source(str(folder)))
+    assert "consolidated.00.pth" in caught.value.text()
+    assert hashlib.md5(data).hexdigest() in caught.value.text()
+
+
+def test_reading_stops_when_asked(folder: Path) -> None:
+    with pytest.raises(Cancelled):
+        list(check_source(open_source(str(folder)), cancelled=lambda: True))
+
+
+def test_a_folder_without_weights_lists_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_bytes(b"hello")
+    with pytest.raises(SourceError, match=r"readme\.txt"):
+        open_source(str(tmp_path))
+
+
+def test_a_file_is_answered_with_its_folder(folder: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(str(folder / "params.json"))
+    assert str(folder) in (caught.value.text())
+
+
+@pytest.mark.parametrize("spec", ["lmsys/vicuna-7b-delta-v1.1", "modelscope:a/b", "org/repo@main"])
+def test_a_repository_is_not_mistaken_for_a_folder(spec: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(spec)
+    assert caught.value.key == "sources.not_local"
+
+
+@pytest.mark.parametrize("spec", ["/no/such/place", "./nope", "~/nope-at-all", "plain name"])
+def test_a_missing_folder_is_named(spec: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(spec)
+    assert caught.value.key == "sources.missing"
+    assert spec in caught.value.text()
+
+
+def test_builtin_paths_cannot_leave_the_assets() -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source("builtin:../backend")
+    assert caught.value.key == "sources.outside"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_named(folder: Path) -> None:
+    (folder / "params.json").chmod(0)
+    with pytest.raises(SourceError, match=r"params\.json"):
+        check(open_source(str(folder)))

@@ -1,0 +1,79 @@
+"""Plans: sizes come from the files, what cannot work is refused before anything is written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backend.errors import MachineError, SourceError, UsageError
+from backend.hardware import Hardware, probe
+from backend.plan import Plan, check_plan, make_plan
+from backend.recipes import custom_recipe
+
+
+def weights(folder: Path, size: int, name: str = "model.safetensors") -> str:
+    folder.mkdir()
+    with (folder / name).open("wb") as file:
+        file.truncate(size)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    return str(folder)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    base, delta = weights(tmp_path / "base", 1000), weights(tmp_path / "delta", 500)
+    return make_plan(custom_recipe("mine", base=base, delta=delta))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Hardware:
+    return probe(tmp_path)
+
+
+def test_steps_in_order_with_real_sizes(plan: Plan) -> None:
+    assert [step.id for step in plan.steps] == ["fetch", "merge", "finish", "verify", "try"]
+    assert plan.steps[0].reads == 1000 + 500 + 2 + 2
+    assert plan.steps[1].reads == 1500
+    assert plan.steps[1].writes == 1000
+    assert plan.disk_bytes >= 1000
+
+
+def test_no_self_test_means_no_try(tmp_path: Path) -> None:
+    plan = make_plan(custom_recipe("mine", base=weights(tmp_path / "b", 10)), self_test=False)
+    assert "try" not in [step.id for step in plan.steps]
+
+
+def test_the_merge_says_what_it_does(tmp_path: Path) -> None:
+    base, lora = weights(tmp_path / "b", 10), weights(tmp_path / "l", 10, "adapter_model.bin")
+    assert make_plan(custom_recipe("x", base=base)).steps[1].title.key == "steps.merge_convert"
+    assert make_plan(custom_recipe("x", base=base, loras=[lora])).steps[1].title.key == "steps.merge_lora"
+
+
+def test_a_plan_survives_json(plan: Plan) -> None:
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere"):
+        make_plan(custom_recipe("mine", base=str(tmp_path / "nowhere")))
+
+
+def test_a_name_that_is_taken_is_refused(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    with pytest.raises(UsageError, match="mine"):
+        check_plan(plan, machine, tmp_path / "models")
+
+
+def test_a_full_disk_is_said_with_both_numbers(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
+    with pytest.raises(MachineError) as caught:
+        check_plan(plan, replace(machine, disk_free=5_000_000), tmp_path)
+    assert "5.0 MB" in caught.value.text()
+
+
+def test_too_little_memory_is_said(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="memory"):
+        check_plan(plan, replace(machine, ram_free=1), tmp_path)
+
+
+def test_unknown_memory_and_disk_do_not_stop_anybody(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
+    check_plan(plan, replace(machine, ram_free=None, disk_free=None), tmp_path)

@@ -1,0 +1,80 @@
+"""Recipes: the built-in ones are valid, a person's own are checked, and every refusal names file and field."""
+
+from pathlib import Path
+
+import pytest
+
+from backend.errors import SourceError, UsageError
+from backend.recipes import custom_recipe, find_recipe, read_recipe, read_recipes
+from backend.settings import ASSETS
+
+GOOD = 'name = "mine"\ntitle = "Mine"\n[base]\nsource = "/weights/base"\n'
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_demo_is_recommended_and_first() -> None:
+    recipes = read_recipes([ASSETS / "recipes"])
+    assert recipes[0].name == "demo"
+    assert recipes[0].recommended
+    assert recipes[0].delta is not None
+
+
+def test_every_built_in_recipe_speaks_all_languages() -> None:
+    for recipe in read_recipes([ASSETS / "recipes"]):
+        for texts in (recipe.title, recipe.about, recipe.good_for):
+            assert set(texts) == {"en", "zh-CN", "zh-TW"}, recipe.name
+
+
+def test_own_recipes_come_last_and_replace_by_name(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(tmp_path, GOOD.replace("mine", "demo"), "demo.toml")
+    recipes = read_recipes([ASSETS / "recipes", tmp_path])
+    assert find_recipe(recipes, "demo").title == {"en": "Mine"}
+    assert find_recipe(recipes, "mine").base.source == "/weights/base"
+
+
+def test_a_missing_folder_has_no_recipes(tmp_path: Path) -> None:
+    assert read_recipes([tmp_path / "nowhere"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("name = ", "mine.toml"),
+        (GOOD + "colour = 1\n[x]", "unknown field"),
+        ('name = "mine"\n[base]\nsource = "x"', "title"),
+        (GOOD.replace('source = "/weights/base"', ""), "source"),
+        (GOOD.replace('"Mine"', '{de = "Meins"}'), "English"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_fault(tmp_path: Path, text: str, named: str) -> None:
+    path = write(tmp_path, text.replace("colour = 1\n", ""))
+    if "colour" in text:
+        path = write(tmp_path, "colour = 1\n" + GOOD)
+    with pytest.raises(SourceError) as caught:
+        read_recipe(path)
+    assert "mine.toml" in caught.value.text()
+    assert named in caught.value.text()
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_recipe(read_recipes([ASSETS / "recipes"]), "vicuna-900b")
+    assert "vicuna-900b" in caught.value.text()
+    assert "demo" in caught.value.text()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "UPPER", "-x", "a..b", "x" * 65, "a b", "中文"])
+def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        custom_recipe(name, base="/b")
+
+
+def test_lora_scales_are_read_and_paths_with_colons_kept() -> None:
+    recipe = custom_recipe("mine", base="/b", loras=["/l1:0.5", "/l2", "C:/l3"])
+    assert [(part.source, part.scale) for part in recipe.loras] == [("/l1", 0.5), ("/l2", None), ("C:/l3", None)]

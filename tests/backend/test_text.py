@@ -1,0 +1,124 @@
+"""The catalogue: every language says the same things, every key that the code uses exists, numbers are formatted once."""
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from backend.errors import CriaError, WeightsError, error_from_json, unexpected
+from backend.settings import ROOT
+from backend.text import LANGUAGES, LOCALES, Message, catalogue, pick_language, say, tell
+
+ENGLISH = catalogue("en")
+OTHERS = [language for language in LANGUAGES if language != "en"]
+
+
+def fields(template: str) -> set[str]:
+    return {f"{name}:{spec}" for _, name, spec, _ in string.Formatter().parse(template) if name is not None}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_language_has_every_key(language: str) -> None:
+    theirs = catalogue(language)
+    assert sorted(set(ENGLISH) - set(theirs)) == []
+    assert sorted(set(theirs) - set(ENGLISH)) == []
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_language_names_the_same_values(language: str) -> None:
+    theirs = catalogue(language)
+    differing = {key for key in ENGLISH if key in theirs and fields(ENGLISH[key]) != fields(theirs[key])}
+    assert differing == set()
+
+
+def test_every_error_with_a_hint_also_says_what_is_wrong() -> None:
+    hints = {key.removesuffix(".hint") for key in ENGLISH if key.endswith(".hint")}
+    assert {key for key in hints if f"{key}.say" not in ENGLISH} == set()
+
+
+def used_keys() -> dict[str, Path]:
+    """Every string literal in the code that looks like a key of a known area."""
+    areas = {path.stem for path in (LOCALES / "en").glob("*.toml")}
+    pattern = re.compile(r'"((?:' + "|".join(sorted(areas)) + r')(?:\.[a-z0-9_]+)+)"')
+    found: dict[str, Path] = {}
+    for path in [ROOT / "app.py", *(ROOT / "backend").rglob("*.py"), *(ROOT / "ui").rglob("*.py")]:
+        for key in pattern.findall(path.read_text(encoding="utf-8")):
+            found[key] = path
+    return found
+
+
+def test_every_key_in_the_code_is_in_the_catalogue() -> None:
+    used = used_keys()
+    assert len(used) > 50
+    endings = (".py", ".sqlite", ".json", ".toml")
+    missing = {
+        key: path.name
+        for key, path in used.items()
+        if key not in ENGLISH and f"{key}.say" not in ENGLISH and not key.endswith(endings)
+        and not any(known.startswith(f"{key}.") for known in ENGLISH)
+    }  # fmt: skip
+    assert missing == {}
+
+
+def test_numbers_are_formatted_by_the_catalogue() -> None:
+    text = say("en", "plan.disk.say", need=13.5e9, free=2e9, folder="/data")
+    assert "13.5 GB" in text
+    assert "2.0 GB" in text
+    assert "/data" in text
+
+
+def test_braces_in_a_value_are_left_alone() -> None:
+    assert "{0.__class__}" in say("en", "recipes.unknown.say", name="{0.__class__}")
+
+
+def test_a_missing_value_shows_its_name_instead_of_failing() -> None:
+    assert "{name}" in say("en", "recipes.unknown.say")
+
+
+def test_another_language_falls_back_to_english() -> None:
+    assert say("fr", "plan.exists.say", name="x") == say("en", "plan.exists.say", name="x")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "accepted", "language"),
+    [
+        (None, "zh-CN,zh;q=0.9", "zh-CN"),
+        (None, "zh", "zh-CN"),
+        (None, "zh-HK,en;q=0.5", "zh-TW"),
+        (None, "zh-Hant-SG", "zh-TW"),
+        (None, "zh_TW.UTF-8", "zh-TW"),
+        (None, "de-DE,zh;q=0.1", "en"),
+        (None, None, "en"),
+        (None, "C.UTF-8", "en"),
+        ("zh-TW", "en-GB", "zh-TW"),
+        ("xx", "zh-CN", "zh-CN"),
+    ],
+)
+def test_language_choice(chosen: str | None, accepted: str | None, language: str) -> None:
+    assert pick_language(chosen, accepted) == language
+
+
+def test_a_message_survives_json() -> None:
+    message = Message("plan.exists.say", {"name": "demo"})
+    assert Message.from_json(message.to_json()) == message
+    assert "demo" in tell("en", message)
+
+
+def test_an_error_survives_json_with_its_class() -> None:
+    problem = WeightsError("plan.exists", name="demo")
+    again = error_from_json(problem.to_json())
+    assert type(again) is WeightsError
+    assert again.text() == problem.text()
+    assert again.hint is not None
+
+
+def test_an_error_kind_from_a_newer_cria_is_still_readable() -> None:
+    again = error_from_json({"kind": "Newer", "key": "plan.exists", "params": {"name": "x"}})
+    assert type(again) is CriaError
+
+
+def test_an_unplanned_exception_becomes_a_sentence() -> None:
+    text = unexpected(ValueError("bad thing")).text()
+    assert "ValueError" in text
+    assert "bad thing" in text

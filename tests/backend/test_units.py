@@ -1,0 +1,36 @@
+"""Bytes, rates and durations read the way people write them."""
+
+import pytest
+
+from backend.units import bytes_text, duration_text, rate_text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.6, "1.0 kB"),
+        (1000, "1.0 kB"),
+        (13_476_831_232, "13.5 GB"),
+        (130_000_000_000, "130 GB"),
+        (2.5e12, "2.5 TB"),
+        (None, "?"),
+    ],
+)
+def test_bytes(count: float | None, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00"), (185, "3:05"), (7385, "2:03:05"), (None, "?"),
+     (float("inf"), "?")],
+)  # fmt: skip
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_an_unknown_rate_is_said_to_be_unknown() -> None:
+    assert rate_text(None) == "?"
+    assert rate_text(12_300_000) == "12.3 MB/s"
