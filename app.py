@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from backend.cli.parser import build_parser, engine_options, read_settings
+from backend.engines.base import EngineOptions
 from backend.errors import CriaError, MachineError, UsageError
 from backend.services import Services
 from backend.settings import Settings
@@ -43,7 +44,7 @@ def prepare_folders(settings: Settings) -> None:
         raise MachineError("cli.data_dir", folder=str(settings.data_dir), what=what) from problem
 
 
-def build_services(settings: Settings) -> Services:
+def build_services(settings: Settings, options: EngineOptions) -> Services:
     """Build the one value that every edge gets. Starts nothing."""
     from backend.conversations import Conversations
     from backend.engines.supervisor import Supervisor
@@ -54,6 +55,7 @@ def build_services(settings: Settings) -> Services:
         jobs=JobManager(settings.data_dir),
         engine=Supervisor(settings.logs_dir),
         conversations=Conversations(settings.database),
+        options=options,
     )
 
 
@@ -118,7 +120,7 @@ def serve(args: argparse.Namespace, services: Services) -> int:
             server_header=False,
         )
         if args.model:
-            services.load(args.model, engine_options(args))
+            services.load(args.model, services.options)
         announce(services.settings)
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from backend.cli import chat, commands
 
     prepare_folders(settings)
-    services = build_services(settings)
+    services = build_services(settings, engine_options(args))
     table = {
         "check": commands.check,
         "recipes": commands.recipes,

@@ -82,7 +82,7 @@ def read_model(folder: Path) -> ModelInfo:
         template=_text(record.get("template")),
         recipe=_text(record.get("recipe")),
         made=_text(record.get("made")),
-        stops=test.get("stopped") if isinstance(test, dict) else None,
+        stops=test.get("stops") if isinstance(test, dict) else None,
         problem=_problem(folder, config),
         questions=tuple((str(pair[0]), str(pair[1])) for pair in questions if isinstance(pair, list) and len(pair) == 2)
         if isinstance(questions, list)

@@ -17,7 +17,8 @@ from backend.text import Message, Value
 MB = 1_000_000
 # Peak resident memory of each kind of step, measured on the demo and the 0.5 GB benchmark (see docs/steps.md): the
 # interpreter with numpy, the same with torch for fp16 sums, and a slab or two; none of them grows with the model.
-CONVERT_MEMORY, ADD_MEMORY, VERIFY_MEMORY, ENGINE_MEMORY = 200 * MB, 450 * MB, 120 * MB, 800 * MB
+READ_MEMORY, CONVERT_MEMORY, ADD_MEMORY, ENGINE_MEMORY = 80 * MB, 200 * MB, 450 * MB, 800 * MB
+IDLE_TORCH_MEMORY = 280 * MB  # once torch is imported, the worker keeps it
 DISK_RESERVE = 200 * MB
 # Bytes per second a plain disk gives while hashing; and what starting torch, or an engine, costs before the first byte.
 READ_RATE, WRITE_RATE = 500e6, 300e6
@@ -93,20 +94,21 @@ def _steps(base: Source, delta: Source | None, loras: list[Source], self_test: b
     read = sum(source.bytes for source in sources)
     written = base.weight_bytes
     kind = "lora" if loras else "delta" if delta else "convert"
-    merge = CONVERT_MEMORY if kind == "convert" else ADD_MEMORY
+    plain = kind == "convert"
+    merge, after = (CONVERT_MEMORY, CONVERT_MEMORY) if plain else (ADD_MEMORY, IDLE_TORCH_MEMORY)
     params: dict[str, Value] = {"loras": len(loras)}
     steps = [
-        Step("fetch", Message("steps.fetch"), read, 0, VERIFY_MEMORY),
+        Step("fetch", Message("steps.fetch"), read, 0, READ_MEMORY),
         Step(
             "merge",
             Message(f"steps.merge_{kind}", params),
             sum(s.weight_bytes for s in sources),
             written,
             merge,
-            0.0 if kind == "convert" else TORCH_S,
+            0.0 if plain else TORCH_S,
         ),
-        Step("finish", Message("steps.finish"), 0, 2 * MB, VERIFY_MEMORY),
-        Step("verify", Message("steps.verify"), written, 0, VERIFY_MEMORY),
+        Step("finish", Message("steps.finish"), 0, 2 * MB, after),
+        Step("verify", Message("steps.verify"), written, 0, after),
     ]
     if self_test:
         # The engine computes in fp32 on a CPU: twice the bytes of fp16 weights, beside torch and transformers.

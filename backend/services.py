@@ -4,53 +4,59 @@ Knows nothing about gradio, HTTP or argument parsing.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from backend import hardware, library, plan, recipes
 from backend.conversations import Conversations
-from backend.engines.base import EngineControl, EngineOptions
+from backend.engines.base import EngineControl, EngineOptions, EngineState
+from backend.hardware import Hardware, probe
 from backend.jobs.manager import JobManager
+from backend.library import ModelInfo, delete_model, find_model, read_models
+from backend.plan import Plan, check_plan, make_plan
+from backend.recipes import Recipe, find_recipe, read_recipes
 from backend.settings import ASSETS, Settings
 
 
 @dataclass(frozen=True)
 class Services:
-    """Frozen bundle of what the edges use; its methods join two parts where neither should know the other."""
+    """Frozen bundle of what the edges use; its methods join two parts where neither should know the other.
+
+    ``options`` are the engine options of the command line, the page's defaults.
+    """
 
     settings: Settings
     jobs: JobManager
     engine: EngineControl
     conversations: Conversations
+    options: EngineOptions = EngineOptions()
 
-    def hardware(self) -> hardware.Hardware:
+    def hardware(self) -> Hardware:
         """Look at the machine now."""
-        return hardware.probe(self.settings.models_dir)
+        return probe(self.settings.models_dir)
 
-    def recipes(self) -> tuple[recipes.Recipe, ...]:
+    def recipes(self) -> tuple[Recipe, ...]:
         """Return built-in and own recipes, recommended first."""
-        return recipes.read_recipes((ASSETS / "recipes", self.settings.recipes_dir))
+        return read_recipes((ASSETS / "recipes", self.settings.recipes_dir))
 
-    def plan(self, recipe_name: str) -> plan.Plan:
+    def plan(self, recipe_name: str) -> Plan:
         """Return the plan of a recipe by name.
 
         Raises:
             UsageError: no such recipe.
             SourceError: its sources are not there.
         """
-        return plan.make_plan(recipes.find_recipe(self.recipes(), recipe_name))
+        return make_plan(find_recipe(self.recipes(), recipe_name))
 
-    def set_up(self, wanted: plan.Plan) -> str:
+    def set_up(self, wanted: Plan) -> str:
         """Check a plan against the machine as it is now and start it as a job; return the job's id.
 
         Raises:
             UsageError, MachineError, JobError: it cannot be started; nothing was changed.
         """
-        plan.check_plan(wanted, self.hardware(), self.settings.models_dir)
+        check_plan(wanted, self.hardware(), self.settings.models_dir)
         return self.jobs.start(wanted)
 
-    def models(self) -> tuple[library.ModelInfo, ...]:
+    def models(self) -> tuple[ModelInfo, ...]:
         """Return the shelf, newest first."""
-        return library.read_models(self.settings.models_dir)
+        return read_models(self.settings.models_dir)
 
     def load(self, model: str, options: EngineOptions) -> None:
         """Start loading a model by name; follow it with ``engine.status()``.
@@ -58,7 +64,7 @@ class Services:
         Raises:
             UsageError, WeightsError: no such model, or options that cannot work here; what was loaded stays loaded.
         """
-        self.engine.load(library.find_model(self.settings.models_dir, model), options)
+        self.engine.load(find_model(self.settings.models_dir, model), options)
 
     def delete_model(self, model: str) -> None:
         """Delete a model folder, unless it is loaded.
@@ -66,5 +72,6 @@ class Services:
         Raises:
             UsageError: no such model, or it is in use.
         """
-        folder: Path = library.find_model(self.settings.models_dir, model)
-        library.delete_model(folder, in_use=self.engine.status().model == model)
+        status = self.engine.status()
+        in_use = status.model == model and status.state is not EngineState.OFF
+        delete_model(find_model(self.settings.models_dir, model), in_use=in_use)

@@ -56,13 +56,13 @@ class JobPrinter:
 
     def show(self, view: JobView) -> None:
         """Print what changed since the last view."""
-        for message in view.log[self._logged :]:
-            self._line("  " + tell(self._language, message))
-        self._logged = len(view.log)
         for step in view.steps:
             if step.state is JobState.DONE and step.id not in self._done:
                 self._done.add(step.id)
                 self._line(step_line(step, self._language))
+        for message in view.log[self._logged :]:
+            self._line("  " + tell(self._language, message))
+        self._logged = len(view.log)
         running = next((step for step in view.steps if step.state is JobState.RUNNING), None)
         if self._live and running is not None:
             self._redraw(f"{bar(view.fraction)} {view.fraction:4.0%}  {step_line(running, self._language)}")

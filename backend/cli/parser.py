@@ -49,7 +49,8 @@ def _help(name: str) -> str:
     return say("en", f"cli.help.{name}").replace("%", "%%")
 
 
-def _engine_flags(parser: argparse.ArgumentParser) -> None:
+def _engine_flags(parser: argparse.ArgumentParser, *, command: bool = False) -> None:
+    """Add the flags that say how to load a model. A command inherits what was given before its name."""
     group = parser.add_argument_group(say("en", "cli.help.engine_group"))
     group.add_argument("--engine", choices=("transformers", "echo"), default="transformers", help=_help("engine"))
     group.add_argument("--device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help=_help("device"))
@@ -63,6 +64,9 @@ def _engine_flags(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=_help("dtype")
     )
     group.add_argument("--context", type=int, default=0, metavar="TOKENS", help=_help("context"))
+    if command:
+        for action in group._group_actions:
+            action.default = argparse.SUPPRESS
 
 
 def _common_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
@@ -99,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--temperature", type=float, default=0.7, help=_help("temperature"))
     chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help=_help("max_new_tokens"))
     _common_flags(chat)
-    _engine_flags(chat)
+    _engine_flags(chat, command=True)
     return parser
 
 

@@ -98,8 +98,8 @@ class FoldedJob:
         if kind == "run":
             self.state, self.error = JobState.RUNNING, None
             self.pid, self.started = int(event.get("pid", 0)), self.started or float(event.get("t", 0.0))
-        elif kind == "queued":
-            self.state = JobState.QUEUED
+        elif kind in {"start", "queued"}:
+            self.state, self.error = JobState.QUEUED, None
         elif kind == "log":
             self.log = [*self.log, Message.from_json(event["message"])][-_LOG_LINES:]
         elif kind == "sample":

@@ -1,6 +1,7 @@
 """The journal: the one file that says what a job has done. Append-only JSON lines; a torn last line is dropped.
 
-    {"e": "run", "pid": 123, "t": 1690000000.0}          a worker began (again)
+    {"e": "start"}                                       a worker is being started (again)
+    {"e": "run", "pid": 123, "t": 1690000000.0}          it began
     {"e": "queued"}                                      it waits for another heavy job
     {"e": "step", "id": "merge", "m": 1.2}               a step began; m is seconds since the worker began
     {"e": "progress", "id": "merge", "m": 1.4, "done": 5, "total": 9, "note": {...}}
@@ -17,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-_DURABLE = {"run", "step_done", "sample", "done", "failed", "cancelled"}
+_DURABLE = {"start", "run", "step_done", "sample", "done", "failed", "cancelled"}
 
 
 class JournalWriter:

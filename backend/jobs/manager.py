@@ -19,7 +19,7 @@ from pathlib import Path
 
 from backend.errors import JobError, MachineError
 from backend.jobs.folded import FoldedJob
-from backend.jobs.journal import JournalReader
+from backend.jobs.journal import JournalReader, JournalWriter
 from backend.jobs.lock import is_locked, try_lock
 from backend.jobs.view import JobState, JobView
 from backend.plan import Plan
@@ -27,6 +27,7 @@ from backend.settings import ROOT
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PLAN, JOURNAL, LOCK, CANCEL, OUTPUT = "plan.json", "journal.jsonl", "lock", "cancel", "worker.log"
+_LEAVING_S = 3.0  # a worker that has written its ending takes a moment to be gone
 
 
 @dataclass
@@ -58,8 +59,9 @@ def folder_bytes(folder: Path) -> int:
 class JobManager:
     """All jobs of one data folder."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, worker: str = "backend.jobs.worker") -> None:
         self._data_dir = data_dir
+        self._worker = worker
         self._jobs_dir = data_dir / "jobs"
         self._models_dir = data_dir / "models"
         self._followed: dict[str, _Followed] = {}
@@ -91,14 +93,17 @@ class JobManager:
     def _launch(self, job: str) -> None:
         """Start a worker that inherits the job's lock, in its own session: it outlives page, server and terminal."""
         folder = self._jobs_dir / job
-        handle = try_lock(folder / LOCK)
+        handle = try_lock(folder / LOCK, patience_s=_LEAVING_S)
         if handle is None:
             raise JobError("job.running", job=job)
         try:
             (folder / CANCEL).unlink(missing_ok=True)
+            journal = JournalWriter(folder / JOURNAL)  # the lock is ours: nobody else writes now
+            journal.write("start")
+            journal.close()
             with (folder / OUTPUT).open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "backend.jobs.worker", str(folder), str(self._data_dir), str(handle)],
+                    [sys.executable, "-m", self._worker, str(folder), str(self._data_dir), str(handle)],
                     cwd=ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -139,6 +144,12 @@ class JobManager:
             partial = partial_folder(self._models_dir, job)
             return followed.folded.view(alive=alive, leftover_bytes=folder_bytes(partial) if partial.exists() else 0)
 
+    def _is_busy(self, job: str) -> bool:
+        """Tell whether a job runs or waits; one whose plan is damaged does neither, and can be deleted."""
+        with contextlib.suppress(JobError):
+            return self.view(job).state in {JobState.RUNNING, JobState.QUEUED}
+        return False
+
     def _folder(self, job: str) -> Path:
         folder = self._jobs_dir / job
         if not _ID.fullmatch(job) or not (folder / PLAN).is_file():
@@ -177,6 +188,8 @@ class JobManager:
         view = self.view(job)
         if view.state is JobState.DONE:
             raise JobError("job.done", name=view.model)
+        if view.state in {JobState.RUNNING, JobState.QUEUED}:
+            raise JobError("job.running", job=job)
         self._launch(job)
 
     def delete(self, job: str) -> None:
@@ -186,7 +199,9 @@ class JobManager:
             JobError: there is none of that id, or it is running.
         """
         folder = self._folder(job)
-        handle = try_lock(folder / LOCK)
+        if self._is_busy(job):
+            raise JobError("job.running", job=job)
+        handle = try_lock(folder / LOCK, patience_s=_LEAVING_S)
         if handle is None:
             raise JobError("job.running", job=job)
         try:

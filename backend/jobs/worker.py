@@ -71,7 +71,9 @@ class Recorder:
     """Writes a step's events to the journal: all log lines, and about four progress lines a second."""
 
     def __init__(self, journal: JournalWriter) -> None:
-        self._journal, self._began, self._last = journal, time.monotonic(), 0.0
+        self._journal, self._began = journal, time.monotonic()
+        self._last_at = 0.0
+        self._last: tuple[str, Event] | None = None
 
     def now(self) -> float:
         """Return seconds since the worker began."""
@@ -83,8 +85,10 @@ class Recorder:
             self._journal.write("log", message=event.message.to_json())
             return
         now = self.now()
-        if now - self._last >= _LINE_EVERY_S or event.done >= event.total:
-            self._last = now
+        if (step, event) == self._last:
+            return
+        if now - self._last_at >= _LINE_EVERY_S or event.done >= event.total:
+            self._last_at, self._last = now, (step, event)
             note = {"note": event.note.to_json()} if event.note else {}
             self._journal.write("progress", id=step, m=now, done=event.done, total=event.total, **note)
 
@@ -102,7 +106,7 @@ def wait_for_turn(jobs_dir: Path, journal: JournalWriter, cancelled: Callable[[]
     return handle
 
 
-def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter) -> None:
+def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter, table: steps.Table) -> None:
     """Run every step that the journal does not call done."""
     recorder = Recorder(journal)
     for step in context.plan.steps:
@@ -110,16 +114,17 @@ def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter) -
             continue
         forget_peak()
         journal.write("step", id=step.id, m=recorder.now())
-        for event in steps.STEPS[step.id](context):
+        for event in table[step.id](context):
             recorder.record(step.id, event)
         if step.id == "try" and context.sample is not None:
             sample = context.sample
             journal.write("sample", question=sample.question, answer=sample.answer, stopped=sample.stopped)
         journal.write("step_done", id=step.id, m=recorder.now(), memory=max(peak_memory(), context.child_memory))
-    steps.publish_model(context)
+    for event in table[steps.PUBLISH](context):
+        recorder.record(steps.PUBLISH, event)
 
 
-def run(folder: Path, data_dir: Path) -> int:
+def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> int:
     """Run one job to its end, whatever the end is; return 0, 1 (failed) or 130 (cancelled)."""
     plan = Plan.from_json(json.loads((folder / PLAN).read_text(encoding="utf-8")))
     past = FoldedJob(folder.name, plan)
@@ -136,7 +141,7 @@ def run(folder: Path, data_dir: Path) -> int:
             models = data_dir / "models"
             context = steps.Context(plan, models, partial_folder(models, folder.name), data_dir / "logs", stopper)
             context.sample = past.sample
-            run_steps(context, past, journal)
+            run_steps(context, past, journal, table)
         finally:
             os.close(turn)
         journal.write("done")

@@ -20,7 +20,7 @@ def model(folder: Path, **record: object) -> Path:
 
 def test_a_made_model_is_described_by_its_record(tmp_path: Path) -> None:
     folder = model(tmp_path / "demo", parameters=7, dtype="F16", context=1024, template="vicuna-v1.1", recipe="demo",
-                   self_test={"stopped": True}, questions=[["en", "What is a delta?"]])  # fmt: skip
+                   self_test={"stops": True}, questions=[["en", "What is a delta?"]])  # fmt: skip
     info = read_model(folder)
     assert (info.bytes, info.parameters, info.context, info.template) == (100, 7, 1024, "vicuna-v1.1")
     assert info.stops is True

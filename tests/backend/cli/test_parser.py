@@ -74,6 +74,11 @@ def test_engine_flags() -> None:
     assert engine_options(args) == EngineOptions(bits=4, gpus=(1, 0), max_gpu_memory=10 << 30, context=512)
 
 
+def test_engine_flags_before_the_command_count_too() -> None:
+    assert engine_options(parse("--device", "cpu", "chat", "demo")) == EngineOptions(device="cpu")
+    assert engine_options(parse("--device", "cpu", "chat", "demo", "--device", "cuda")).device == "cuda"
+
+
 @pytest.mark.parametrize(
     "words",
     [("--load-8bit", "--load-4bit"), ("--listen-port", "0"), ("--listen-port", "99999"), ("--device", "tpu"),

@@ -1,0 +1,158 @@
+"""Terminal commands on real services with imaginary steps: what they print, where, and what they return."""
+
+import argparse
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.cli import commands
+from backend.cli.parser import build_parser
+from backend.conversations import Conversations
+from backend.engines.supervisor import Supervisor
+from backend.errors import MachineError, SourceError, UsageError
+from backend.jobs.manager import JobManager
+from backend.jobs.view import JobState
+from backend.services import Services
+from backend.settings import Settings
+
+
+@pytest.fixture
+def services(settings: Settings) -> Services:
+    return Services(
+        settings=settings,
+        jobs=JobManager(settings.data_dir, worker="tests.backend.jobs.fake_worker"),
+        engine=Supervisor(settings.logs_dir),
+        conversations=Conversations(settings.database),
+    )
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"x" * 1000)
+    return str(folder)
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return build_parser().parse_args(words)
+
+
+def test_check_prints_one_json_document(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.check(parse("check", "--json"), services) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["ram_total"] > 0
+    assert shown["disk_path"].endswith("models")
+
+
+def test_check_says_what_is_unknown(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.check(parse("check"), services)
+    text = capsys.readouterr().out
+    assert "RAM" in text
+    assert "torch" in text
+    assert "cli." not in text
+
+
+def test_recipes_and_models_as_text_and_json(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.recipes(parse("recipes"), services)
+    assert "demo" in capsys.readouterr().out
+    commands.recipes(parse("recipes", "--json"), services)
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "demo"
+    commands.models(parse("models"), services)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "setup demo" in shown.err
+    commands.models(parse("models", "--json"), services)
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_dry_run_changes_nothing(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.setup(parse("setup", "demo", "--dry-run"), services) == 0
+    assert "1. " in capsys.readouterr().out
+    assert commands.setup(parse("setup", "demo", "--dry-run", "--json"), services) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "demo"
+    assert list(services.settings.models_dir.iterdir()) == []
+    assert services.jobs.views() == ()
+
+
+def test_a_set_up_ends_with_the_next_command(
+    services: Services, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.setup(parse("setup", "--base", base, "--name", "mine"), services) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "app.py chat mine" in shown.err
+    assert "Hi." in shown.err
+
+
+def test_a_failed_set_up_returns_1_with_its_reason(
+    services: Services, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("setup", "--base", base, "--name", "mine", "--template", "disk-full")
+    assert commands.setup(parse(*words), services) == 1
+    assert "disk is full" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
+    services: Services, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("setup", "--base", base, "--name", "mine", "--template", "slow")
+
+    def press() -> None:
+        while not any(view.steps[1].done >= 3 for view in services.jobs.views()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    assert commands.setup(parse(*words), services) == 130
+    presser.join()
+    assert "same command" in capsys.readouterr().err
+    assert services.jobs.views()[0].state is JobState.CANCELLED
+    assert commands.setup(parse(*words), services) == 0
+    assert len(services.jobs.views()) == 1
+
+
+def test_setting_up_again_is_no_error(services: Services, base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("setup", "--base", base, "--name", "mine")
+    commands.setup(parse(*words), services)
+    folder = services.settings.models_dir / "mine"
+    (folder / "config.json").write_text('{"a": 1}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"x")
+    (folder / "cria.json").write_text('{"recipe": "mine"}', encoding="utf-8")
+    capsys.readouterr()
+    assert commands.setup(parse(*words), services) == 0
+    assert "already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("setup",), "cli.no_recipe"),
+        (("setup", "demo", "--base", "/x"), "cli.recipe_and_base"),
+        (("setup", "--delta", "/x"), "cli.no_base"),
+        (("setup", "--base", "/x"), "cli.no_name"),
+        (("setup", "--base", "/x", "--name", "../up"), "recipes.bad_name"),
+        (("setup", "vicuna"), "recipes.unknown"),
+        (("setup", "--base", "/no/such", "--name", "x"), "sources.missing"),
+    ],
+)
+def test_bad_input_names_the_way_out(services: Services, words: tuple[str, ...], key: str) -> None:
+    with pytest.raises((UsageError, SourceError)) as caught:
+        commands.setup(parse(*words), services)
+    assert caught.value.key == key
+    assert caught.value.hint is not None
+
+
+def test_a_small_disk_is_refused_before_anything_is_written(
+    services: Services, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.hardware.disk_space", lambda _: (10_000_000, 1_000_000))
+    with pytest.raises(MachineError, match=r"1\.0 MB free"):
+        commands.setup(parse("setup", "--base", base, "--name", "mine"), services)
+    assert services.jobs.views() == ()

@@ -1,0 +1,57 @@
+"""A real worker process with imaginary steps: slow enough to be killed, small enough to be quick. For tests only."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from backend.errors import Cancelled
+from backend.events import Event, Log, Progress
+from backend.jobs.steps import PUBLISH, Context
+from backend.jobs.view import Sample
+from backend.jobs.worker import run
+from backend.text import Message
+
+TICKS = 20
+
+
+def tick(context: Context, name: str, seconds: float) -> Iterator[Event]:
+    """Write one byte a tick to a file of the partial folder, going on where an earlier run stopped."""
+    context.partial.mkdir(parents=True, exist_ok=True)
+    path = context.partial / name
+    while (done := path.stat().st_size if path.exists() else 0) < TICKS:
+        if context.cancelled():
+            raise Cancelled("job.cancelled")
+        time.sleep(seconds)
+        with path.open("ab") as file:
+            file.write(b"x")
+        yield Progress(done + 1, TICKS, Message("sources.reading", {"file": name}))
+
+
+def fetch(context: Context) -> Iterator[Event]:
+    yield Log(Message("sources.checked", {"source": "base", "count": 3}))
+    yield from tick(context, "fetched", 0.01)
+
+
+def merge(context: Context) -> Iterator[Event]:
+    if context.plan.template == "disk-full":
+        raise OSError(28, "No space left on device", str(context.partial))
+    if context.plan.template == "bug":
+        raise ZeroDivisionError("secret detail")
+    yield from tick(context, "merged", 0.1 if context.plan.template == "slow" else 0.01)
+
+
+def say_hello(context: Context) -> Iterator[Event]:
+    context.sample = Sample("Hello!", "Hi.", True)
+    yield Progress(1, 1)
+
+
+def done(context: Context) -> Iterator[Event]:
+    context.partial.rename(context.models_dir / context.plan.name)
+    yield Log(Message("steps.on_shelf", {"name": context.plan.name}))
+
+
+if __name__ == "__main__":
+    table = {"fetch": fetch, "merge": merge, "finish": lambda _: iter(()), "verify": lambda _: iter(()), "try": say_hello,
+             PUBLISH: done}  # fmt: skip
+    sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), table=table))
