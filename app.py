@@ -18,7 +18,7 @@ from backend.engines.base import EngineOptions
 from backend.errors import CriaError, MachineError, UsageError
 from backend.services import Services
 from backend.settings import Settings
-from backend.text import say
+from backend.text import say, tell
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -110,6 +110,7 @@ def serve(args: argparse.Namespace, services: Services) -> int:
 
     signal.signal(signal.SIGTERM, _leave)
     try:
+        services.conversations.settle()  # replies that a killed server left growing
         app = build_app(services)
         config = uvicorn.Config(
             app,
@@ -122,6 +123,8 @@ def serve(args: argparse.Namespace, services: Services) -> int:
         if args.model:
             services.load(args.model, services.options)
         announce(services.settings)
+        if (notice := services.conversations.notice) is not None:
+            print(tell(services.settings.language, notice), file=sys.stderr)  # noqa: T201
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         print(say(services.settings.language, "cli.stopping"), file=sys.stderr)  # noqa: T201

@@ -24,3 +24,8 @@ def settings(tmp_path: Path) -> Settings:
     for folder in (made.models_dir, made.jobs_dir, made.logs_dir, made.temp_dir):
         folder.mkdir(parents=True)
     return made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put browser tests last: playwright keeps an event loop running in this thread, and then ``asyncio.run`` fails."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

@@ -1,4 +1,4 @@
-"""The house budgets, as a test: long functions and files, globals, broad excepts, missing docstrings, leaks of a workplace."""
+"""The house budgets as a test: function and file lengths, no globals, docstrings, light imports, exact requirements."""
 
 import ast
 import subprocess
