@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,12 @@ def _ask_driver() -> _Driver:
     finally:
         with contextlib.suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
+
+
+def anonymous(hardware: Hardware) -> Hardware:
+    """Return the same machine without its people and paths: what a stranger on a shared server may know."""
+    gpus = tuple(replace(gpu, processes=()) for gpu in hardware.gpus)
+    return replace(hardware, gpus=gpus, disk_path=Path(hardware.disk_path.name))
 
 
 def probe(disk_path: Path) -> Hardware:

@@ -93,7 +93,7 @@ def _steps(base: Source, delta: Source | None, loras: list[Source], self_test: b
     sources = [base, *([delta] if delta else []), *loras]
     read = sum(source.bytes for source in sources)
     written = base.weight_bytes
-    kind = "lora" if loras else "delta" if delta else "convert"
+    kind = "_".join([*(["delta"] if delta else []), *(["lora"] if loras else [])]) or "convert"
     plain = kind == "convert"
     merge, after = (CONVERT_MEMORY, CONVERT_MEMORY) if plain else (ADD_MEMORY, IDLE_TORCH_MEMORY)
     params: dict[str, Value] = {"loras": len(loras)}

@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make. ``title``, ``about`` and ``good_for`` map a language to text; English is always there."""
+    """What to make. ``title``, ``about``, ``good_for`` and ``licence`` map a language to text; English is always there."""
 
     name: str
     title: Mapping[str, str]
@@ -37,7 +37,7 @@ class Recipe:
     template: str | None = None  # None: detected from evidence
     about: Mapping[str, str] = field(default_factory=dict)
     good_for: Mapping[str, str] = field(default_factory=dict)
-    licence: str = ""
+    licence: Mapping[str, str] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     parameters: int | None = None
     context: int | None = None
@@ -100,7 +100,7 @@ def read_recipe(path: Path) -> Recipe:
         delta=_part(data["delta"], "delta", path) if "delta" in data else None,
         loras=tuple(_part(lora, "lora", path) for lora in data.get("lora", ())),
         template=data.get("template"),
-        licence=str(data.get("licence", "")),
+        licence=_texts(data.get("licence", ""), "licence", path),
         languages=tuple(map(str, data.get("languages", ()))),
         parameters=data.get("parameters"),
         context=data.get("context"),

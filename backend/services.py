@@ -13,6 +13,7 @@ from backend.library import ModelInfo, delete_model, find_model, read_models
 from backend.plan import Plan, check_plan, make_plan
 from backend.recipes import Recipe, find_recipe, read_recipes
 from backend.settings import ASSETS, Settings
+from backend.weights.templates import NAMES
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Services:
         """
         check_plan(wanted, self.hardware(), self.settings.models_dir)
         return self.jobs.start(wanted)
+
+    def templates(self) -> tuple[str, ...]:
+        """Return the names of the prompt templates that a set-up may be told to use."""
+        return NAMES
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the shelf, newest first."""

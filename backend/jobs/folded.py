@@ -46,6 +46,18 @@ class _StepFold:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
+    def share(self) -> float:
+        """Return how much of the step's time is spent: its start-up by the clock, the rest by bytes."""
+        if self.state is JobState.DONE:
+            return 1.0
+        if self.state is not JobState.RUNNING or not self.plan.seconds:
+            return 0.0
+        start = min(self.last - self.began, self.plan.fixed_s)
+        if self.fraction > 0:
+            start = max(start, self.plan.fixed_s * self.fraction)
+        return (start + self.fraction * (self.plan.seconds - self.plan.fixed_s)) / self.plan.seconds
+
+    @property
     def seconds_left(self) -> float | None:
         if self.state is JobState.DONE:
             return 0.0
@@ -129,7 +141,7 @@ class FoldedJob:
         if not alive and state in {JobState.RUNNING, JobState.QUEUED}:
             state = JobState.INTERRUPTED
         planned = self.plan.seconds or 1.0
-        fraction = sum(fold.fraction * fold.plan.seconds for fold in self.steps.values()) / planned
+        fraction = sum(fold.share * fold.plan.seconds for fold in self.steps.values()) / planned
         return JobView(
             id=self.id,
             recipe=self.plan.recipe,
@@ -156,5 +168,5 @@ class FoldedJob:
             if fold.state is JobState.RUNNING and fold.seconds_left is not None:
                 left += fold.seconds_left
             elif fold.state is not JobState.DONE:
-                left += fold.plan.seconds * (1 - fold.fraction)
+                left += fold.plan.seconds * (1 - fold.share)
         return left

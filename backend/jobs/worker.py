@@ -27,6 +27,7 @@ from backend.jobs.view import JobState
 from backend.plan import Plan
 
 _LINE_EVERY_S = 0.25
+_HEARTBEAT_S = 1.0  # how often a step that stands still says so: its time goes on
 _POLL_S = 0.1
 
 
@@ -85,7 +86,7 @@ class Recorder:
             self._journal.write("log", message=event.message.to_json())
             return
         now = self.now()
-        if (step, event) == self._last:
+        if (step, event) == self._last and now - self._last_at < _HEARTBEAT_S:
             return
         if now - self._last_at >= _LINE_EVERY_S or event.done >= event.total:
             self._last_at, self._last = now, (step, event)

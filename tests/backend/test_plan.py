@@ -47,6 +47,8 @@ def test_the_merge_says_what_it_does(tmp_path: Path) -> None:
     base, lora = weights(tmp_path / "b", 10), weights(tmp_path / "l", 10, "adapter_model.bin")
     assert make_plan(custom_recipe("x", base=base)).steps[1].title.key == "steps.merge_convert"
     assert make_plan(custom_recipe("x", base=base, loras=[lora])).steps[1].title.key == "steps.merge_lora"
+    both = make_plan(custom_recipe("x", base=base, delta=base, loras=[lora]))
+    assert both.steps[1].title.key == "steps.merge_delta_lora"
 
 
 def test_a_plan_survives_json(plan: Plan) -> None:

@@ -51,7 +51,8 @@ def done(context: Context) -> Iterator[Event]:
     yield Log(Message("steps.on_shelf", {"name": context.plan.name}))
 
 
+NOTHING = {"finish": lambda _: iter(()), "verify": lambda _: iter(())}
+
 if __name__ == "__main__":
-    table = {"fetch": fetch, "merge": merge, "finish": lambda _: iter(()), "verify": lambda _: iter(()), "try": say_hello,
-             PUBLISH: done}  # fmt: skip
+    table = {"fetch": fetch, "merge": merge, **NOTHING, "try": say_hello, PUBLISH: done}
     sys.exit(run(Path(sys.argv[1]), Path(sys.argv[2]), table=table))

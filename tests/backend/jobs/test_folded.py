@@ -90,6 +90,17 @@ def test_endings(event: str, state: JobState) -> None:
     assert (view.fraction == 1.0) is (state is JobState.DONE)
 
 
+def test_a_step_that_starts_up_moves_by_the_clock() -> None:
+    job = fold(RUN, {"e": "step", "id": "merge", "m": 0.0})
+    before = job.view(alive=True).fraction
+    job.feed({"e": "progress", "id": "merge", "m": 1.0, "done": 0, "total": 100 * MB})
+    half = job.view(alive=True).fraction
+    job.feed({"e": "progress", "id": "merge", "m": 60.0, "done": 0, "total": 100 * MB})
+    late = job.view(alive=True)
+    assert before < half < late.fraction < 0.9
+    assert late.steps[1].done == 0
+
+
 def test_a_failure_keeps_its_reason_and_a_new_run_forgets_it() -> None:
     error = JobError("job.disk_full", what="x").to_json()
     job = fold(RUN, {"e": "failed", "error": error})

@@ -1,0 +1,70 @@
+"""The engine's card in each state, and the header."""
+
+import pytest
+
+from backend.engines.base import EngineState, EngineStatus
+from backend.errors import EngineError
+from backend.text import LANGUAGES, Message
+from ui.render.engine import engine_card
+from ui.render.header import header_html
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("state", EngineState)
+def test_every_state_has_its_words(state: EngineState, language: str) -> None:
+    card = engine_card(EngineStatus(state, "my-model"), language)
+    assert "chat." not in card
+    assert ("my-model" in card) or state is EngineState.OFF
+
+
+def test_loading_shows_bytes_and_a_bar() -> None:
+    status = EngineStatus(EngineState.LOADING, "m", loaded_bytes=2_500_000_000, total_bytes=10_000_000_000, seconds=4.2)
+    card = engine_card(status, "en")
+    assert 'aria-valuenow="25"' in card
+    assert "2.5 GB of 10.0 GB · 4.2 s" in card
+
+
+def test_before_the_size_is_known_the_bar_only_moves() -> None:
+    card = engine_card(EngineStatus(EngineState.STARTING, "m", total_bytes=10), "en")
+    assert "waiting" in card
+    assert "aria-valuenow" not in card
+
+
+def test_a_ready_engine_shows_its_figures_and_leaves_out_what_is_unknown() -> None:
+    status = EngineStatus(
+        EngineState.READY, "m", context=4096, active=2, waiting=1, tokens_per_s=12.34, memory_bytes=1_500_000_000
+    )
+    card = engine_card(status, "en")
+    for text in ("4,096 tokens", "12.3 tokens/s", "2 answering, 1 waiting", "1.5 GB"):
+        assert text in card
+    assert "GPU memory" not in card
+    assert "Runs on" not in card
+    assert "tokens/s" not in engine_card(EngineStatus(EngineState.READY, "m"), "en")
+
+
+def test_a_failure_shows_reason_way_out_and_the_folded_log() -> None:
+    status = EngineStatus(
+        EngineState.FAILED, "m", error=EngineError("replies.not_loaded"), log_tail=("one", "<script>alert(1)</script>")
+    )
+    card = engine_card(status, "en")
+    assert "No model is loaded." in card
+    assert "press Load" in card
+    assert "<details><summary>" in card
+    assert "<script>" not in card
+
+
+def test_names_are_escaped() -> None:
+    card = engine_card(EngineStatus(EngineState.READY, '"><img src=x>', note=Message("chat.engine.log")), "en")
+    assert "<img" not in card
+
+
+def test_the_header_marks_the_language_and_has_a_door_only_on_a_shared_server() -> None:
+    local = header_html("zh-TW", shared=False, admin=True)
+    assert '<option value="zh-TW" lang="zh-TW" selected>' in local
+    assert local.count(" selected") == 1
+    assert "token" not in local
+    assert "leave" not in local
+    assert 'type="password"' in header_html("en", shared=True, admin=False)
+    inside = header_html("en", shared=True, admin=True)
+    assert 'id="leave"' in inside
+    assert "password" not in inside

@@ -1,0 +1,443 @@
+"""The Setup tab's events over real jobs and plans: what each button does, for whom, and what stands in its way."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.conversations import Conversations
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.errors import JobError, Refused
+from backend.hardware import Hardware
+from backend.jobs.view import JobState
+from backend.services import Services
+from backend.settings import Settings
+from tests.ui import acting
+from tests.ui.render.reading import Page
+from ui.shell import Shell
+from ui.views.setup import SetupView, build_setup
+from ui.wiring.setup import SetupHandlers, bind_setup
+
+
+class Engine:
+    """Remembers what it was told to load."""
+
+    def __init__(self) -> None:
+        self.loads: list[tuple[str, EngineOptions]] = []
+
+    def load(self, folder: Path, options: EngineOptions) -> None:
+        self.loads.append((folder.name, options))
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(EngineState.READY, self.loads[-1][0]) if self.loads else EngineStatus()
+
+
+class FullDisk(Services):
+    """A machine whose disk is almost full."""
+
+    def hardware(self) -> Hardware:
+        return replace(super().hardware(), disk_free=1000)
+
+
+@dataclass
+class Visitor:
+    """One browser: it sends its own place back with every event, as gradio does."""
+
+    handlers: SetupHandlers
+    admin: bool = True
+    language: str = "en"
+    shown: dict[Any, Any] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.shown = {}
+
+    @property
+    def request(self) -> gr.Request:
+        headers = {"x-cria-admin": "1" if self.admin else "0", "accept-language": self.language}
+        return gr.Request(headers=headers, cookies={})
+
+    def take(self, row: Sequence[Any]) -> set[Any]:
+        """Keep what a handler returned; return the components it changed."""
+        outputs = self.handlers.outputs
+        assert len(row) == len(outputs)
+        fresh = {one: value for one, value in zip(outputs, row, strict=True) if value != gr.skip()}
+        self.shown |= fresh
+        return set(fresh)
+
+    def load(self) -> "Visitor":
+        self.take(self.handlers.load(self.request))
+        return self
+
+    def press(self, act: str, name: str = "") -> set[Any]:
+        event = gr.EventData(None, {"act": act, "name": name})
+        return self.take(self.handlers.press(self.request, event, self.shown.get(self.view.at_job, "")))
+
+    def tick(self) -> set[Any]:
+        view = self.view
+        return self.take(
+            self.handlers.tick(
+                self.request, self.shown[view.at_stage], self.shown[view.at_job], self.shown[view.at_seen]
+            )
+        )
+
+    def start(self, name: str, *fields: str) -> set[Any]:
+        recipe = self.shown[self.view.at_recipe]
+        return self.take(self.handlers.start(self.request, recipe, name, *(fields or ("",) * 5)))
+
+    @property
+    def view(self) -> SetupView:
+        return self.handlers.view
+
+    @property
+    def stage(self) -> str:
+        stages = {"choose": self.view.choose, "plan": self.view.plan, "run": self.view.run}
+        seen = [name for name, column in stages.items() if self.shown[column].visible]
+        assert seen == [self.shown[self.view.at_stage]]
+        return seen[0]
+
+    def page(self, card: Any) -> Page:
+        return Page(self.shown[card])
+
+
+@dataclass
+class World:
+    """One data folder with its services and page."""
+
+    services: Services
+    jobs: acting.ActedJobs
+    engine: Engine
+    handlers: SetupHandlers
+
+    def visit(self, *, admin: bool = True, language: str = "en") -> Visitor:
+        return Visitor(self.handlers, admin, language).load()
+
+    def ended(self) -> JobState:
+        self.jobs.join()
+        return self.jobs.views()[0].state
+
+
+def make_world(settings: Settings, script: acting.Script, kind: type[Services] = Services) -> World:
+    jobs, engine = acting.ActedJobs(settings.data_dir, script), Engine()
+    services = kind(settings, jobs, engine, Conversations(settings.database))  # type: ignore[arg-type]
+    # Inside a running loop, because gradio makes loops of its own, and leaves them open, where it finds none.
+    return asyncio.run(_lay_out(services, jobs, engine))
+
+
+async def _lay_out(services: Services, jobs: acting.ActedJobs, engine: Engine) -> World:
+    with gr.Blocks(analytics_enabled=False):
+        notice = gr.HTML()
+        with gr.Tabs() as tabs:
+            with gr.Tab("Setup", id="setup"):
+                view = build_setup()
+            with gr.Tab("Chat", id="chat") as chat_tab:
+                pass
+        shell = Shell(tabs=tabs, chat_tab=chat_tab, notice=notice, options=EngineOptions(bits=8))
+        bind_setup(view, services, shell)
+    return World(services, jobs, engine, SetupHandlers(view, services, shell))
+
+
+@pytest.fixture
+def world(settings: Settings) -> Iterator[World]:
+    """Jobs that go well."""
+    made = make_world(settings, acting.whole)
+    yield made
+    made.jobs.join()
+
+
+@pytest.fixture
+def slow(settings: Settings) -> Iterator[World]:
+    """Jobs that stand in their second step until they are cancelled."""
+    made = make_world(settings, acting.halfway)
+    yield made
+    for job in made.jobs.views():
+        made.jobs.cancel(job.id)
+    made.jobs.join()
+
+
+def wait_for(visitor: Visitor, card: Any, words: str) -> None:
+    """Tick until a card contains some words."""
+    for _ in range(500):
+        visitor.tick()
+        if words in visitor.shown[card]:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"never shown: {words}")
+
+
+def test_a_fresh_page_shows_machine_and_gallery(world: World) -> None:
+    visitor = world.visit()
+    assert visitor.stage == "choose"
+    assert "Your machine" in visitor.shown[world.handlers.view.machine]
+    assert visitor.page(visitor.view.gallery).acts()[:2] == [("start", "demo"), ("look", "demo")]
+    assert visitor.shown[visitor.view.guest] == ""
+    assert visitor.shown[visitor.view.form.box].visible is True
+    names = [value for _, value in visitor.shown[visitor.view.form.template].choices]
+    assert names[0] == ""
+    assert "vicuna-v1.1" in names
+
+
+def test_one_button_leads_from_the_gallery_to_the_chat(world: World) -> None:
+    visitor = world.visit()
+    visitor.press("start", "demo")
+    assert visitor.stage == "run"
+    assert world.ended() is JobState.DONE
+    visitor.tick()
+    page = visitor.page(visitor.view.job)
+    assert page.one("p", cls="answered").text == "Hello, <b>friend</b>!"
+    assert page.acts()[0] == ("chat", "demo")
+    assert visitor.press("chat", "demo") == {world.handlers.shell.tabs}
+    assert world.engine.loads == [("demo", EngineOptions(bits=8))]
+    assert visitor.shown[world.handlers.shell.tabs].selected == "chat"
+
+
+def test_a_model_that_is_loaded_is_not_loaded_again(world: World) -> None:
+    visitor = world.visit()
+    visitor.press("start", "demo")
+    world.ended()
+    visitor.press("chat", "demo")
+    visitor.press("chat", "demo")
+    stranger = world.visit(admin=False)
+    assert stranger.press("chat", "demo") == {world.handlers.shell.tabs}
+    assert len(world.engine.loads) == 1
+
+
+def test_nothing_is_sent_again_that_has_not_changed(world: World) -> None:
+    visitor = world.visit()
+    assert visitor.tick() == set()
+    visitor.press("start", "demo")
+    world.ended()
+    assert visitor.view.job in visitor.tick()
+    assert visitor.tick() == set()
+
+
+def test_a_tick_before_the_page_is_drawn_changes_nothing(world: World) -> None:
+    visitor = world.visit()
+    assert visitor.take(world.handlers.tick(visitor.request, "", "", "")) == set()
+
+
+def test_polling_is_fast_only_while_something_runs(slow: World) -> None:
+    visitor = slow.visit()
+    assert visitor.shown[visitor.view.timer].value == 3.0
+    visitor.press("start", "demo")
+    assert visitor.shown[visitor.view.timer].value == 0.5
+
+
+def test_every_browser_sees_the_job_and_may_steer_it(slow: World) -> None:
+    first, second = slow.visit(), slow.visit(language="zh-TW")
+    first.press("start", "demo")
+    wait_for(first, first.view.job, "Step 2 of 5")
+    second.tick()
+    job = first.shown[first.view.at_job]
+    assert second.page(second.view.banner).acts() == [("show", job)]
+    assert ("show", job) in second.page(second.view.gallery).acts()
+    second.press("show", job)
+    second.press("cancel", job)
+    assert slow.ended() is JobState.CANCELLED
+    first.tick()
+    assert [act for act, _ in first.page(first.view.job).acts()] == ["resume", "delete"]
+    first.press("resume", job)
+    assert slow.ended() is JobState.DONE
+    second.tick()
+    assert second.page(second.view.job).acts()[0] == ("chat", "demo")
+
+
+def test_a_reload_lands_on_what_is_not_done(slow: World) -> None:
+    visitor = slow.visit()
+    visitor.press("start", "demo")
+    job = visitor.shown[visitor.view.at_job]
+    again = slow.visit(admin=False)
+    assert (again.stage, again.shown[again.view.at_job]) == ("run", job)
+    wait_for(visitor, visitor.view.job, "Step 2 of 5")
+    visitor.press("cancel", job)
+    slow.ended()
+    assert slow.visit().stage == "run"
+    visitor.press("resume", job)
+    assert slow.ended() is JobState.DONE
+    assert slow.visit().stage == "choose"
+
+
+def test_going_back_to_the_gallery_leaves_the_job_alone(slow: World) -> None:
+    visitor = slow.visit()
+    visitor.press("start", "demo")
+    job = visitor.shown[visitor.view.at_job]
+    visitor.press("stage", "choose")
+    assert visitor.stage == "choose"
+    visitor.tick()
+    assert visitor.stage == "choose"
+    visitor.press("stage", "run")
+    assert visitor.stage == "run"
+    assert visitor.page(visitor.view.job).one("article")["data-job"] == job
+
+
+def test_deleting_a_stopped_job_frees_its_leftovers(slow: World) -> None:
+    visitor = slow.visit()
+    visitor.press("start", "demo")
+    wait_for(visitor, visitor.view.job, "Step 2 of 5")
+    job = visitor.shown[visitor.view.at_job]
+    visitor.press("cancel", job)
+    slow.ended()
+    visitor.tick()
+    assert "2.0 MB unfinished" in visitor.page(visitor.view.history).one("li").text
+    visitor.press("delete", job)
+    assert visitor.stage == "choose"
+    assert slow.jobs.views() == ()
+    assert not list(slow.jobs.models_dir.iterdir())
+
+
+def test_a_failure_is_shown_with_its_way_out_and_can_be_tried_again(settings: Settings) -> None:
+    world = make_world(settings, acting.failing)
+    visitor = world.visit(language="zh-CN")
+    visitor.press("start", "demo")
+    assert world.ended() is JobState.FAILED
+    visitor.tick()
+    page = visitor.page(visitor.view.job)
+    assert "<i>consolidated.00.pth</i>" in page.one(role="alert").text
+    visitor.press("resume", visitor.shown[visitor.view.at_job])
+    assert world.ended() is JobState.DONE
+
+
+def test_what_stands_in_the_way_of_the_one_button_is_shown_on_the_receipt(settings: Settings) -> None:
+    world = make_world(settings, acting.whole, FullDisk)
+    visitor = world.visit()
+    visitor.press("start", "demo")
+    assert visitor.stage == "plan"
+    assert "Not enough disk space" in visitor.page(visitor.view.plan_problem).one(role="alert").text
+    visitor.start("demo")
+    assert visitor.stage == "plan"
+    assert world.jobs.views() == ()
+
+
+def test_a_recipe_can_be_set_up_again_under_another_name(world: World) -> None:
+    visitor = world.visit()
+    visitor.press("start", "demo")
+    world.ended()
+    visitor.press("stage", "choose")
+    assert visitor.page(visitor.view.gallery).acts()[:2] == [("chat", "demo"), ("look", "demo")]
+    visitor.press("look", "demo")
+    assert visitor.stage == "plan"
+    assert visitor.shown[visitor.view.name] == "demo-2"
+    assert visitor.shown[visitor.view.plan_problem] == ""
+    visitor.start("demo")
+    assert "on the shelf already" in visitor.page(visitor.view.plan_problem).one(role="alert").text
+    visitor.start("Not A Name")
+    assert "cannot be the name" in visitor.page(visitor.view.plan_problem).one(role="alert").text
+    visitor.start(" my-demo ")
+    assert visitor.stage == "run"
+    assert world.ended() is JobState.DONE
+    assert {model.name for model in world.services.models()} == {"demo", "my-demo"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (("", "", "", "mine", ""), "base folder is empty"),
+        (("/nowhere", "", "", " ", ""), "no name yet"),
+        (("/nowhere", "", "", "My Model", ""), "cannot be the name"),
+        (("/nowhere", "", "", "mine", ""), "There is no folder /nowhere"),
+        (("builtin:demo/base", "meta/llama", "", "mine", ""), "repository on a model hub"),
+        (("builtin:demo/base", "", "/lora/a:0.5\n", "mine", ""), "There is no folder /lora/a."),
+    ],
+)
+def test_what_is_wrong_with_the_form_is_said_under_the_form(world: World, fields: Sequence[str], words: str) -> None:
+    visitor = world.visit()
+    changed = visitor.take(world.handlers.plan_form(visitor.request, *fields))
+    assert changed == {visitor.view.form.problem}
+    assert words in visitor.page(visitor.view.form.problem).one(role="alert").text
+
+
+def test_the_form_leads_to_a_plan_and_a_job_of_that_name(world: World) -> None:
+    visitor = world.visit()
+    fields = ("builtin:demo/base", "builtin:demo/delta", "builtin:demo/lora:0.5\n\n", "mine", "alpaca")
+    visitor.take(world.handlers.plan_form(visitor.request, *fields))
+    assert visitor.stage == "plan"
+    facts = visitor.page(visitor.view.receipt).facts()
+    assert (facts["LoRA"], facts["Prompt format"]) == ("ships with Cria (demo/lora) (scale 0.5)", "alpaca")
+    visitor.start("mine", *fields)
+    assert visitor.stage == "run"
+    assert world.ended() is JobState.DONE
+    plan = world.jobs.plan(world.jobs.views()[0].id)
+    assert (plan.name, plan.loras, plan.template) == ("mine", (("builtin:demo/lora", 0.5),), "alpaca")
+
+
+def test_back_leads_to_the_gallery(world: World) -> None:
+    visitor = world.visit()
+    visitor.press("look", "demo-pirate")
+    visitor.take(world.handlers.back(visitor.request))
+    assert visitor.stage == "choose"
+
+
+def test_a_stranger_may_look_and_not_touch(slow: World) -> None:
+    admin = slow.visit()
+    admin.press("start", "demo")
+    job = admin.shown[admin.view.at_job]
+    stranger = slow.visit(admin=False)
+    assert "administrator's token" in stranger.page(stranger.view.guest).one(role="note").text
+    assert stranger.shown[stranger.view.form.box].visible is False
+    assert stranger.page(stranger.view.job).acts() == []
+    for act, name in [
+        ("start", "demo"),
+        ("look", "demo"),
+        ("cancel", job),
+        ("resume", job),
+        ("delete", job),
+        ("chat", "x"),
+    ]:
+        with pytest.raises(Refused):
+            stranger.press(act, name)
+    for forbidden in (slow.handlers.plan_form, lambda *a: slow.handlers.start(a[0], "demo", "x", *a[1:])):
+        with pytest.raises(Refused):
+            forbidden(stranger.request, "builtin:demo/base", "", "", "mine", "")
+    stranger.press("stage", "choose")
+    assert {act for act, _ in stranger.page(stranger.view.banner).acts()} == {"show"}
+    stranger.press("show", job)
+    assert stranger.stage == "run"
+    assert slow.jobs.view(job).state is JobState.RUNNING
+    assert len(slow.jobs.views()) == 1
+
+
+def test_an_unknown_job_is_an_error_and_an_unknown_button_is_nothing(world: World) -> None:
+    visitor = world.visit()
+    with pytest.raises(JobError):
+        visitor.press("show", "../../etc")
+    assert visitor.press("explode", "demo") == set()
+
+
+def test_a_job_deleted_elsewhere_is_said_to_be_gone(slow: World) -> None:
+    first, second = slow.visit(), slow.visit()
+    first.press("start", "demo")
+    job = first.shown[first.view.at_job]
+    second.press("show", job)
+    first.press("cancel", job)
+    slow.ended()
+    first.press("delete", job)
+    second.tick()
+    assert "There is no job" in second.page(second.view.job).one(role="note").text
+
+
+def test_a_damaged_recipe_of_ones_own_names_itself_and_breaks_nothing(world: World, settings: Settings) -> None:
+    settings.recipes_dir.mkdir()
+    (settings.recipes_dir / "broken.toml").write_text("name = ", encoding="utf-8")
+    visitor = world.visit()
+    assert visitor.stage == "choose"
+    assert "broken.toml" in visitor.page(visitor.view.gallery).one(role="alert").text
+
+
+def test_checking_again_looks_at_the_machine_anew(world: World) -> None:
+    visitor = world.visit(language="zh-CN")
+    assert "重新" not in world.handlers.check(visitor.request)
+    assert "检查时间" in world.handlers.check(visitor.request)
+
+
+def test_every_event_is_private_and_waits_in_no_queue(world: World) -> None:
+    events = world.handlers.view.gallery.parent
+    while events.parent is not None:
+        events = events.parent
+    assert len(events.fns) == 7
+    for event in events.fns.values():
+        assert event.api_visibility == "private"
+        assert event.queue is False

@@ -1,0 +1,159 @@
+"""What the load controls mean, and what a page is told about the engine."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.errors import Refused, UsageError
+from backend.library import ModelInfo
+from ui.views.chat import GIB, build_chat
+from ui.wiring.model import ModelHandlers, read_options
+
+FORM = {
+    "engine": "transformers", "device": "cuda", "bits": 8, "num_gpus": 2, "gpus": " 0, 1 ", "max_gpu_memory": 10.5,
+    "dtype": "float16", "context": 4096,
+}  # fmt: skip
+
+
+def test_every_control_counts() -> None:
+    assert read_options(FORM) == EngineOptions(
+        "transformers", "cuda", 8, 2, (0, 1), int(10.5 * GIB), "float16", 4096
+    )  # fmt: skip
+
+
+def test_emptied_fields_mean_their_defaults() -> None:
+    emptied = {**FORM, "num_gpus": None, "gpus": None, "max_gpu_memory": None, "context": ""}
+    options = read_options(emptied)
+    assert (options.num_gpus, options.gpus, options.max_gpu_memory, options.context) == (0, (), 0, 0)
+
+
+def test_a_chinese_comma_is_a_comma() -> None:
+    assert read_options({**FORM, "gpus": "0，1"}).gpus == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"gpus": "a"}, {"gpus": "0;1"}, {"gpus": "-1"}, {"num_gpus": -1}, {"num_gpus": 1.5}, {"context": float("nan")},
+     {"context": float("inf")}, {"max_gpu_memory": -0.1}, {"max_gpu_memory": 1e12}],
+)  # fmt: skip
+def test_nonsense_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_options({**FORM, **wrong})
+    assert caught.value.hint is not None
+
+
+@dataclass
+class Machine:
+    """Services with an engine whose state a test sets."""
+
+    now: EngineStatus = field(default_factory=EngineStatus)
+    shelf: tuple[ModelInfo, ...] = (ModelInfo("one", Path("one"), 10), ModelInfo("two", Path("two"), 20))
+    loads: list[tuple[str, EngineOptions]] = field(default_factory=list)
+
+    @property
+    def engine(self) -> Any:
+        return SimpleNamespace(status=lambda: self.now, unload=self.unload)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self.shelf
+
+    def load(self, model: str, options: EngineOptions) -> None:
+        self.loads.append((model, options))
+        self.now = EngineStatus(EngineState.LOADING, model)
+
+    def unload(self) -> None:
+        self.now = EngineStatus()
+
+
+def request(*, admin: bool = True) -> gr.Request:
+    asking = gr.Request()
+    asking.kwargs = {"headers": {"x-cria-admin": "1" if admin else "0"}, "cookies": {}}
+    return asking
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def handlers(machine: Machine) -> ModelHandlers:
+    async def lay_out() -> ModelHandlers:
+        with gr.Blocks(analytics_enabled=False):
+            return ModelHandlers(build_chat(EngineOptions()), machine)  # type: ignore[arg-type]
+
+    return asyncio.run(lay_out())  # where gradio finds no running loop it makes one and leaves it open
+
+
+NAMES = ("controls", "options", "picker", "load", "unload", "card", "chat", "to_setup", "send", "timer", "seen")
+
+
+def named(outputs: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what changed, by name."""
+    row = dict(zip(NAMES, outputs, strict=True))
+    return {name: value for name, value in row.items() if value != gr.skip()}
+
+
+def prop(update: Any, name: str) -> Any:
+    return update[name] if isinstance(update, dict) else getattr(update, name)
+
+
+def test_a_fresh_page_gets_everything_and_then_only_changes(machine: Machine, handlers: ModelHandlers) -> None:
+    first = named(handlers.open(request()))
+    assert set(first) == set(NAMES)
+    assert prop(first["picker"], "value") == "one"
+    again = named(handlers.tick(request(), first["seen"], "two"))
+    assert set(again) == {"timer"}
+    machine.now = EngineStatus(EngineState.READY, "two", context=64)
+    changed = named(handlers.tick(request(), first["seen"], "one"))
+    assert prop(changed["picker"], "value") == "two"
+    assert "two is ready" in changed["card"]
+    assert "controls" not in changed
+
+
+def test_a_visitors_pick_is_not_taken_away_when_the_shelf_grows(machine: Machine, handlers: ModelHandlers) -> None:
+    first = named(handlers.open(request()))
+    machine.shelf = (*machine.shelf, ModelInfo("three", Path("three"), 1))
+    changed = named(handlers.tick(request(), first["seen"], "two"))
+    assert prop(changed["picker"], "value") == "two"
+    machine.shelf = (ModelInfo("three", Path("three"), 1),)
+    changed = named(handlers.tick(request(), changed["seen"], "two"))
+    assert prop(changed["picker"], "value") == "three"
+
+
+def test_broken_folders_are_not_offered(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.shelf = (replace(machine.shelf[0], problem="library.raw"),)
+    first = named(handlers.open(request()))
+    assert prop(first["picker"], "value") is None
+    assert prop(first["to_setup"], "visible") is True
+
+
+def test_strangers_see_the_engine_but_not_the_controls(handlers: ModelHandlers) -> None:
+    first = named(handlers.open(request(admin=False)))
+    assert prop(first["controls"], "visible") is False
+    assert prop(first["options"], "visible") is False
+    assert "No model is loaded" in first["card"]
+
+
+def test_strangers_cannot_load_or_unload_even_if_they_ask(machine: Machine, handlers: ModelHandlers) -> None:
+    with pytest.raises(Refused):
+        handlers.load(request(admin=False), "one", **FORM)
+    with pytest.raises(Refused):
+        handlers.unload(request(admin=False), "one")
+    assert machine.loads == []
+
+
+def test_load_hands_on_the_options(machine: Machine, handlers: ModelHandlers) -> None:
+    changed = named(handlers.load(request(), "two", **FORM))
+    assert machine.loads == [("two", read_options(FORM))]
+    assert "Loading two" in changed["card"]
+    assert prop(changed["timer"], "value") == 0.5
+    with pytest.raises(UsageError):
+        handlers.load(request(), None, **FORM)
+    assert "No model is loaded" in named(handlers.unload(request(), "two"))["card"]

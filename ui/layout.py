@@ -1,0 +1,53 @@
+"""The whole page, top to bottom: header, notice, tabs. Views lay each tab out, wiring brings it to life.
+
+Knows nothing about what is in a tab.
+"""
+
+import gradio as gr
+
+from backend.engines.base import EngineState
+from backend.jobs.view import JobState
+from backend.services import Services
+from ui.access import is_admin, language
+from ui.i18n import label
+from ui.locale import TITLE
+from ui.render.header import header_html
+from ui.shell import CHAT_TAB, SETUP_TAB, Shell, open_tab
+from ui.views.chat import build_chat
+from ui.views.setup import build_setup
+from ui.wiring.chat import bind_chat
+from ui.wiring.setup import bind_setup
+
+_IN_USE = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.READY})
+
+
+def build_ui(services: Services) -> gr.Blocks:
+    """Build the page."""
+    demo = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
+    with demo:
+        header = gr.HTML(header_html("en", shared=False, admin=False), elem_id="header")
+        notice = gr.HTML(elem_id="notice")
+        with gr.Tabs(selected=SETUP_TAB, elem_id="tabs") as tabs:
+            with gr.Tab(label("ui.setup"), id=SETUP_TAB, elem_id="setup-tab"):
+                setup = build_setup()
+            with gr.Tab(label("ui.chat"), id=CHAT_TAB, elem_id="chat-tab") as chat_tab:
+                chat = build_chat(services.options)
+        shell = Shell(tabs=tabs, chat_tab=chat_tab, notice=notice, options=services.options)
+        _bind_page(header, services, shell)
+        bind_setup(setup, services, shell)
+        bind_chat(chat, services, shell)
+    return demo
+
+
+def _bind_page(header: gr.HTML, services: Services, shell: Shell) -> None:
+    """A fresh page shows its header in the visitor's language, and the chat when there is somebody to talk to."""
+
+    def load(request: gr.Request) -> tuple[object, object]:
+        shared, admin = bool(services.settings.admin_token), is_admin(request)
+        # Somebody who comes back in mid-job wants to see the job, whatever is loaded meanwhile.
+        busy = any(job.state in {JobState.RUNNING, JobState.QUEUED} for job in services.jobs.views())
+        in_use = services.engine.status().state in _IN_USE
+        first = open_tab(CHAT_TAB) if in_use and not busy else gr.skip()
+        return header_html(language(request), shared=shared, admin=admin), first
+
+    shell.on(None, load, (), (header, shell.tabs), js="() => { window.cria.applyTheme(); return []; }")

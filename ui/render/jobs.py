@@ -1,0 +1,183 @@
+"""Jobs as cards: one overall bar, a bar per step, what happens now and why, how it ended, what was learned on the way.
+
+Everything is said from a ``JobView``. Knows nothing about gradio, processes or journals.
+"""
+
+import time
+from collections.abc import Sequence
+
+from backend.jobs.view import JobState, JobView, Sample, StepView
+from backend.text import has, say, tell
+from backend.units import duration_text, rate_text
+from ui.render.markup import bar, button, esc, guess, problem, remark
+
+ACTIVE = frozenset({JobState.RUNNING, JobState.QUEUED})
+RESUMABLE = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED})
+
+
+def job_title(job: JobView, language: str) -> str:
+    """Return what is being made: the recipe's title, with the model's name where that differs."""
+    title = job.title.get(language) or job.title.get("en", job.model)
+    return title if job.model in {job.recipe, title} else say(language, "setup.job.titled", title=title, name=job.model)
+
+
+def _step_figures(step: StepView, language: str) -> str:
+    """Return one line of numbers: an estimate before; position, speed and time left during; what it took after."""
+    if step.state is JobState.DONE:
+        measured = say(language, "setup.job.took", seconds=step.seconds, planned=guess(step.planned_s, language))
+        if not step.memory:
+            return measured
+        return f"{measured} · {say(language, 'setup.job.memory', memory=step.memory, planned=step.planned_memory)}"
+    if step.state is JobState.RUNNING:
+        parts = []
+        if step.total:
+            parts.append(say(language, "setup.job.position", done=step.done, total=step.total))
+        if step.bytes_per_s:
+            parts.append(rate_text(step.bytes_per_s))
+        if step.seconds_left is not None:
+            parts.append(say(language, "setup.job.left", what=duration_text(step.seconds_left)))
+        return " · ".join(parts) or say(language, "setup.job.starting")
+    return say(language, "setup.job.estimate", time=guess(step.planned_s, language), memory=step.planned_memory)
+
+
+def _step_bar(step: StepView, title: str) -> str:
+    if step.state is JobState.DONE:
+        return bar(title, 1.0, kind="done")
+    if step.state is JobState.RUNNING:
+        return bar(title, step.done / step.total if step.done and step.total else None, kind="running")
+    return bar(title, step.done / step.total if step.total else 0.0, kind="idle")
+
+
+def _now(text: str) -> str:
+    return f'<p class="now">{esc(text)}</p>' if text else ""
+
+
+def _step(step: StepView, language: str) -> str:
+    title, running = tell(language, step.title), step.state is JobState.RUNNING
+    why = say(language, key) if has(key := f"setup.why.{step.id}") else ""
+    note = tell(language, step.note) if step.note else ""
+    state = say(language, f"setup.state.{step.state}")
+    current = ' aria-current="step"' if running else ""
+    return (
+        f'<li class="step {step.state}"{current}><span class="dot" role="img" aria-label="{esc(state)}"></span>'
+        f'<div><p class="step-title">{esc(title)}</p>{_step_bar(step, title)}'
+        f'<p class="figures">{esc(_step_figures(step, language))}</p>'
+        f"{_now(note) if running else ''}{_now(why) if running else ''}</div></li>"
+    )
+
+
+def _status(job: JobView, language: str) -> str:
+    """Return the sentence under the title; a screen reader hears it whenever it changes, which is once a step."""
+    running = next((step for step in job.steps if step.state is JobState.RUNNING), None)
+    if job.state is JobState.RUNNING and running is not None:
+        number = job.steps.index(running) + 1
+        return say(
+            language, "setup.job.step_of", number=number, count=len(job.steps), title=tell(language, running.title)
+        )
+    return say(language, f"setup.job.is.{job.state}", name=job.model, seconds=job.seconds)
+
+
+def _times(job: JobView, language: str) -> str:
+    parts = [] if job.state is JobState.DONE else [say(language, "setup.job.elapsed", seconds=job.seconds)]
+    if job.seconds_left is not None:
+        parts.append(say(language, "setup.job.about_left", seconds=job.seconds_left))
+    if job.peak_memory:
+        parts.append(say(language, "setup.job.peak", memory=job.peak_memory))
+    return " · ".join(parts)
+
+
+def _log(job: JobView, language: str) -> str:
+    if not job.log:
+        return ""
+    lines = "".join(f"<li>{esc(tell(language, line))}</li>" for line in job.log)
+    heading = esc(say(language, "setup.job.log"))
+    return f'<section class="log"><h4>{heading}</h4><ul tabindex="0" aria-label="{heading}">{lines}</ul></section>'
+
+
+def _sample(sample: Sample | None, language: str) -> str:
+    if sample is None:
+        return ""
+    verdict = say(language, "setup.job.stopped" if sample.stopped else "setup.job.not_stopped")
+    return (
+        f'<section class="sample"><h4>{esc(say(language, "setup.job.sample"))}</h4>'
+        f'<p class="asked">{esc(sample.question)}</p><p class="answered">{esc(sample.answer)}</p>'
+        f'<p class="figures">{esc(verdict)}</p></section>'
+    )
+
+
+def _ending(job: JobView, language: str) -> str:
+    """Return what a stopped job has to say: the error with its way out, or that nothing is lost."""
+    if job.error is not None and job.state is JobState.FAILED:
+        return problem(job.error, language)
+    if job.state in RESUMABLE:
+        return remark(say(language, "setup.job.kept", bytes=job.leftover_bytes), kind="warn")
+    return ""
+
+
+def _delete(job: JobView, language: str) -> str:
+    key = "setup.job.forget_sure" if job.state is JobState.DONE else "setup.job.delete_sure"
+    confirm = say(language, key, title=job_title(job, language), bytes=job.leftover_bytes)
+    return button(say(language, "setup.job.delete"), "delete", job.id, confirm=confirm)
+
+
+def _acts(job: JobView, language: str, on_shelf: bool) -> str:
+    if job.state in ACTIVE:
+        return button(say(language, "setup.job.cancel"), "cancel", job.id)
+    if job.state in RESUMABLE:
+        word = "setup.job.again" if job.state is JobState.FAILED else "setup.job.resume"
+        return button(say(language, word), "resume", job.id, primary=True) + _delete(job, language)
+    another = button(say(language, "setup.job.another"), "stage", "choose")
+    return (button(say(language, "setup.job.chat"), "chat", job.model, primary=True) if on_shelf else "") + another
+
+
+def job_card(job: JobView, language: str, *, admin: bool, on_shelf: bool = True) -> str:
+    """Return one job as HTML. Its elements keep their places from one state to the next, so that bars move smoothly.
+
+    ``admin``: whoever looks may cancel, resume and delete; ``on_shelf``: the model it made is (still) there.
+    """
+    title, percent = job_title(job, language), int(100 * job.fraction)
+    steps = "".join(_step(step, language) for step in job.steps)
+    return (
+        f'<article class="job {job.state}" data-job="{esc(job.id)}" data-state="{job.state}">'
+        f'<header><h3>{esc(title)}</h3><span class="percent">{percent} %</span></header>'
+        f"{bar(title, job.fraction, kind='whole')}"
+        f'<p class="status" role="status">{esc(_status(job, language))}</p>'
+        f'<p class="figures">{esc(_times(job, language))}</p>'
+        f'<div class="ending">{_ending(job, language)}{_sample(job.sample, language)}</div>'
+        f'<div class="acts">{_acts(job, language, on_shelf) if admin else ""}</div>'
+        f'<ol class="steps">{steps}</ol>{_log(job, language)}</article>'
+    )
+
+
+def jobs_banner(jobs: Sequence[JobView], language: str) -> str:
+    """Return one line for every set-up that runs now, with the way to it; nothing while none does."""
+    lines = []
+    for job in jobs:
+        if job.state in ACTIVE:
+            text = say(language, "setup.job.banner", title=job_title(job, language), percent=int(100 * job.fraction))
+            show = button(say(language, "setup.job.show"), "show", job.id)
+            lines.append(f'<p class="banner"><span>{esc(text)}</span>{show}</p>')
+    return "".join(lines)
+
+
+def _line(job: JobView, language: str, admin: bool) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
+    parts = [part for part in (when, say(language, f"setup.state.{job.state}")) if part]
+    if job.seconds:
+        parts.append(duration_text(job.seconds))
+    if job.leftover_bytes:
+        parts.append(say(language, "setup.job.leftovers", bytes=job.leftover_bytes))
+    acts = button(say(language, "setup.job.show"), "show", job.id)
+    if admin and job.state not in ACTIVE:
+        acts += _delete(job, language)
+    return (
+        f'<li data-job="{esc(job.id)}"><div><p>{esc(job_title(job, language))}</p>'
+        f'<p class="figures">{esc(" · ".join(parts))}</p></div><div class="acts">{acts}</div></li>'
+    )
+
+
+def jobs_list(jobs: Sequence[JobView], language: str, *, admin: bool) -> str:
+    """Return all jobs as HTML, newest first, one line each; Delete only for somebody who may press it."""
+    if not jobs:
+        return f'<p class="figures">{esc(say(language, "setup.job.none"))}</p>'
+    return f'<ul class="jobs">{"".join(_line(job, language, admin) for job in jobs)}</ul>'

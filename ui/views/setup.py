@@ -1,0 +1,148 @@
+"""The Setup tab's layout: machine, path, one of choose, plan and run, and the list of all set-ups. Binds no events.
+
+What changes is drawn as HTML by ``ui.render``; buttons inside it report what they mean (``data-do``, ``data-name``) to
+one click handler. Knows nothing about services or about what the buttons do.
+"""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from ui.i18n import label
+
+FAST_S, SLOW_S = 0.5, 3.0
+
+# One listener per card, because cards are redrawn in place: it reports the pressed button, asks first where the button
+# wants that, ignores the second half of a double click (the button under the pointer may have changed its meaning), and
+# brings the new stage into view and under the keyboard.
+_REPORT = """
+let last = 0;
+element.addEventListener('click', (event) => {
+  const pressed = event.target.closest('button[data-do]');
+  if (!pressed || !element.contains(pressed) || event.timeStamp - last < 600) return;
+  last = event.timeStamp;
+  const {do: act, name, confirm: ask} = pressed.dataset;
+  if (ask && !window.confirm(ask)) return;
+  trigger('click', {act, name});
+  if (['start', 'look', 'show', 'stage'].includes(act)) setTimeout(() => {
+    const path = document.querySelector('#path ol');
+    if (path) { path.tabIndex = -1; path.focus({preventScroll: true}); path.scrollIntoView({block: 'start'}); }
+  }, 350);
+});
+"""
+
+
+@dataclass(frozen=True)
+class FormView:
+    """The form for anything that is not a recipe."""
+
+    box: gr.Accordion
+    base: gr.Textbox
+    delta: gr.Textbox
+    loras: gr.Textbox
+    name: gr.Textbox
+    template: gr.Dropdown
+    show: gr.Button
+    problem: gr.HTML
+
+    @property
+    def fields(self) -> list[gr.Textbox | gr.Dropdown]:
+        """What a person fills in, in the order handlers take it."""
+        return [self.base, self.delta, self.loras, self.name, self.template]
+
+
+@dataclass(frozen=True)
+class SetupView:
+    """Everything that events read or change. ``at_*`` hold where this browser stands; nobody sees them."""
+
+    guest: gr.HTML
+    machine: gr.HTML
+    check: gr.Button
+    path: gr.HTML
+    banner: gr.HTML
+    choose: gr.Column
+    gallery: gr.HTML
+    form: FormView
+    plan: gr.Column
+    receipt: gr.HTML
+    name: gr.Textbox
+    plan_problem: gr.HTML
+    back: gr.Button
+    start: gr.Button
+    run: gr.Column
+    job: gr.HTML
+    history: gr.HTML
+    at_stage: gr.Textbox
+    at_recipe: gr.Textbox
+    at_job: gr.Textbox
+    at_seen: gr.Textbox
+    timer: gr.Timer
+
+    @property
+    def cards(self) -> list[gr.HTML]:
+        """The cards with buttons of their own."""
+        return [self.path, self.banner, self.gallery, self.job, self.history]
+
+
+def _card(name: str) -> gr.HTML:
+    return gr.HTML(elem_id=name, js_on_load=_REPORT)
+
+
+def _field(key: str, name: str, *, lines: int = 1) -> gr.Textbox:
+    return gr.Textbox(
+        label=label(f"setup.form.{key}"),
+        info=label(f"setup.form.{key}_info"),
+        elem_id=name,
+        lines=lines,
+        max_lines=6,
+        min_width=260,
+    )
+
+
+def _form() -> FormView:
+    with gr.Accordion(label("setup.form.title"), open=False, elem_id="own-folders") as box:
+        gr.Markdown(label("setup.form.intro"))
+        base, delta = _field("base", "form-base"), _field("delta", "form-delta")
+        loras = _field("loras", "form-loras", lines=2)
+        with gr.Row():
+            name = _field("name", "form-name")
+            template = gr.Dropdown(
+                [(label("setup.form.template_auto"), "")],
+                value="",
+                label=label("setup.form.template"),
+                info=label("setup.form.template_info"),
+                elem_id="form-template",
+                min_width=260,
+            )
+        problem = gr.HTML(elem_id="form-problem")
+        show = gr.Button(label("setup.form.show_plan"), elem_id="form-show")
+    return FormView(box, base, delta, loras, name, template, show, problem)
+
+
+def build_setup() -> SetupView:
+    """Lay the tab out inside the open ``gr.Tab``; return its parts."""
+    with gr.Column(elem_id="setup"):
+        guest = gr.HTML(elem_id="guest")
+        machine = gr.HTML(elem_id="machine")
+        check = gr.Button(label("setup.hardware.again"), size="sm", elem_id="check-again")
+        path, banner = _card("path"), _card("banner")
+        with gr.Column(elem_id="stage-choose") as choose:
+            gallery = _card("gallery")
+            form = _form()
+        with gr.Column(elem_id="stage-plan", visible=False) as plan:
+            receipt = gr.HTML(elem_id="receipt")
+            name = gr.Textbox(label=label("setup.plan.name"), info=label("setup.plan.name_info"), elem_id="plan-name")
+            plan_problem = gr.HTML(elem_id="plan-problem")
+            with gr.Row():
+                back = gr.Button(label("setup.plan.back"), elem_id="plan-back")
+                start = gr.Button(label("setup.plan.start"), variant="primary", elem_id="plan-start")
+        with gr.Column(elem_id="stage-run", visible=False) as run:
+            job = _card("job")
+        with gr.Accordion(label("setup.job.all"), open=False, elem_id="history-box"):
+            history = _card("history")
+        at_stage, at_recipe, at_job, at_seen = (gr.Textbox("", visible=False) for _ in range(4))
+        timer = gr.Timer(FAST_S)
+    return SetupView(
+        guest, machine, check, path, banner, choose, gallery, form, plan, receipt, name, plan_problem, back, start,
+        run, job, history, at_stage, at_recipe, at_job, at_seen, timer,
+    )  # fmt: skip
