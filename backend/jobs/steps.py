@@ -22,6 +22,7 @@ from backend.sources.folder import builtin_path, check_source, open_source
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.delta import add_delta
+from backend.weights.dtypes import CONFIG_NAMES
 from backend.weights.finish import finish_folder
 from backend.weights.lora import add_lora
 from backend.weights.opening import open_checkpoint
@@ -120,7 +121,7 @@ def finish(context: Context) -> Iterator[Event]:
         stops=finished.template.stops,
         context=finished.context,
         parameters=checkpoint.parameters,
-        dtype=checkpoint.dtype,
+        dtype=CONFIG_NAMES[checkpoint.dtype],
         questions=tuple(_questions(plan.questions)),
         notes=(*checkpoint.notes, *finished.notes),
     )

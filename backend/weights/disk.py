@@ -1,0 +1,156 @@
+"""Reading bytes of files nobody vouches for: what they are, parts of them, strict JSON. Knows nothing about tensors.
+
+Files are read by position, never mapped: resident memory stays at what was asked for, and a file that shrinks while it
+is read is an error message and not a dead process (SIGBUS).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import WeightsError
+
+JSON_LIMIT = 16_000_000  # bytes; the largest real index (405B) is under 0.2 MB, a Llama-3 tokenizer.json is 9 to 17 MB
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+_POINTER_SIZE = re.compile(rb"^size (\d{1,18})$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that weights come from, with its size in bytes."""
+
+    path: Path
+    bytes: int
+
+
+def source_file(path: Path) -> SourceFile:
+    """Return a file with its size after making sure that it holds weights and not something else under that name.
+
+    Raises:
+        WeightsError: missing, empty, a git-lfs pointer, a web page, or an error message of a server.
+    """
+    if not path.is_file():
+        raise WeightsError("weights.file_missing", file=path.name, folder=str(path.parent))
+    size = path.stat().st_size
+    if size == 0:
+        raise WeightsError("weights.file_empty", file=path.name)
+    with path.open("rb") as file:
+        start = file.read(400)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        found = _POINTER_SIZE.search(start)
+        raise WeightsError(
+            "weights.file_is_pointer", file=path.name, bytes=size, real=int(found.group(1)) if found else None
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<error")):
+        raise WeightsError("weights.file_is_page", file=path.name)
+    if text.startswith(
+        (b'{"error', b"entry not found", b"repository not found", b"access to model", b"invalid username")
+    ):
+        raise WeightsError("weights.file_is_reply", file=path.name, what=start[:120].decode("utf-8", "replace"))
+    return SourceFile(path, size)
+
+
+def read_at(path: Path, offset: int, count: int) -> NDArray[np.uint8]:
+    """Return ``count`` bytes from ``offset`` on.
+
+    Raises:
+        WeightsError: the file ends before that, or cannot be read.
+    """
+    data = np.empty(count, np.uint8)
+    view, done = data.data, 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while done < count and (got := file.readinto(view[done:])):
+                done += got
+    except OSError as problem:
+        raise WeightsError("weights.cannot_read", file=path.name, what=problem.strerror or str(problem)) from problem
+    if done < count:
+        raise WeightsError("weights.truncated", file=path.name, missing=count - done)
+    return data
+
+
+def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        WeightsError: not a file, too large, not JSON, not an object, a key twice, or nested too deeply.
+    """
+    size = source_file(path).bytes
+    if size > limit:
+        raise WeightsError("weights.json_too_large", file=path.name, bytes=size, limit=limit)
+    return parse_json(path.read_bytes(), path.name)
+
+
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
+    """Return the object in some JSON text; ``name`` is the file to blame. Raises as ``read_json`` does."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as problem:
+        raise WeightsError("weights.json_bad", file=name, what=str(problem)[:200]) from problem
+    if not isinstance(value, dict):
+        raise WeightsError("weights.json_bad", file=name, what=f"{type(value).__name__}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a dictionary; json's own takes the last of two equal keys, and another reader may take the first."""
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"key {key[:80]!r} twice")
+        table[key] = value
+    return table
+
+
+def plain_name(name: str, suffixes: tuple[str, ...], where: str) -> str:
+    """Return a file name from an index or a list, if it names a file of that kind directly inside the folder.
+
+    Raises:
+        WeightsError: separators, ``..``, a leading dot, another suffix, or characters no such file has.
+    """
+    if not _PLAIN.fullmatch(name) or ".." in name or not name.endswith(suffixes):
+        raise WeightsError("weights.bad_name", name=name[:120], file=where)
+    return name
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return ``folder / name``; links are followed only as far as the folder's own files and a hub cache's blobs.
+
+    Raises:
+        WeightsError: a link leads somewhere else.
+    """
+    path = folder / name
+    real, home = path.resolve(), folder.resolve()
+    # A hub cache keeps snapshots/<revision>/<file> as links to ../../blobs/<hash>.
+    homes = (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
+    if not any(real.is_relative_to(place) for place in homes):
+        raise WeightsError("weights.link_outside", file=name, folder=str(folder))
+    return path
+
+
+def integer(table: Mapping[str, Any], key: str, file: str, *, low: int = 1, high: int = 1 << 24) -> int:
+    """Return an integer field within its range.
+
+    Raises:
+        WeightsError: absent, not a whole number, or outside the range.
+    """
+    value = table.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise WeightsError("weights.bad_number", file=file, key=key, value=str(value)[:60], low=low, high=high)
+    return value
+
+
+def number(table: Mapping[str, Any], key: str, file: str, *, low: float, high: float) -> float:
+    """Return a numeric field within its range. Raises as ``integer`` does."""
+    value = table.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise WeightsError("weights.bad_number", file=file, key=key, value=str(value)[:60], low=low, high=high)
+    return float(value)

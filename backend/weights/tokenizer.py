@@ -1,0 +1,271 @@
+"""Finding the tokenizer that fits a model's embedding rows, mending what early uploads got wrong, and writing it.
+
+A folder that leaves here has tokenizer.json (fast; ids as in training), tokenizer_config.json with filled special
+tokens, special_tokens_map.json, and tokenizer.model where the tokenizer came as SentencePiece. Knows nothing about
+weights.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from backend.errors import WeightsError
+from backend.text import Message
+from backend.weights.disk import read_json
+from backend.weights.fast_tokenizer import AddedToken, tokenizer_json
+from backend.weights.partial import replace_file
+from backend.weights.sentencepiece_model import Kind, SentencePieceModel, is_sentencepiece, read_sentencepiece
+from backend.weights.templates import Template
+from backend.weights.tiktoken_model import read_tiktoken, special_tokens, tiktoken_json
+
+MODEL, FAST, CONFIG, SPECIAL, ADDED = (
+    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+TEMPLATE = "chat_template.jinja"
+_FAST_LIMIT = 40_000_000  # bytes; Llama 3's is 9 to 17 MB
+_PADS = ("[PAD]", "<pad>", "<|finetune_right_pad_id|>")
+_BOS = ("<s>", "<|begin_of_text|>")
+_EOS = ("</s>", "<|end_of_text|>", "<|eot_id|>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer that was found. ``size`` is one more than its highest id; ``added`` are its tokens beside the
+    learned."""
+
+    place: Path
+    size: int
+    bos: AddedToken
+    eos: AddedToken
+    unk: AddedToken | None
+    added: tuple[AddedToken, ...] = field(repr=False)
+    model: SentencePieceModel | None = field(default=None, repr=False)
+    fast: Mapping[str, Any] | None = field(default=None, repr=False)  # a tokenizer.json that is kept
+    notes: tuple[Message, ...] = ()
+
+    @property
+    def pad(self) -> AddedToken:
+        """The token that fills up shorter texts in a batch: its own, else the unknown token, else end-of-text."""
+        own = next((token for name in _PADS for token in self.added if token.text == name), None)
+        return own or self.unk or self.eos
+
+    def id_of(self, text: str) -> int | None:
+        """Return the id of an added token."""
+        return next((token.id for token in self.added if token.text == text), None)
+
+
+def find_vocabulary(sources: Sequence[Path], rows: int) -> Vocabulary:
+    """Return the tokenizer for a model with so many embedding rows, from folders in order of preference.
+
+    One that names every row comes before one that names fewer; one row more than tokens is ``[PAD]`` (Vicuna v0,
+    Alpaca).
+
+    Raises:
+        WeightsError: none found, or only ones that know more tokens than the model has rows.
+    """
+    found = [vocabulary for place in _places(sources) if (vocabulary := _read(place)) is not None]
+    if not found:
+        raise WeightsError("weights.tokenizer_missing", folders=", ".join(folder.name for folder in sources))
+    fitting = [vocabulary for vocabulary in found if vocabulary.size <= rows]
+    if not fitting:
+        raise WeightsError("weights.tokenizer_too_large", tokens=found[0].size, rows=rows, folder=found[0].place.name)
+    exact = next((vocabulary for vocabulary in fitting if vocabulary.size == rows), None)
+    best = exact or fitting[0]
+    notes = [*best.notes, Message("weights.found.tokenizer", {"folder": best.place.name, "tokens": best.size})]
+    if best.size == rows - 1 and best.fast is None:
+        pad = AddedToken(best.size, "[PAD]")
+        notes.append(Message("weights.found.pad_added", {"id": pad.id}))
+        best = replace(best, size=rows, added=(*best.added, pad))
+    elif best.size < rows:
+        notes.append(Message("weights.found.rows_unnamed", {"tokens": best.size, "rows": rows}))
+    return replace(best, notes=tuple(notes))
+
+
+def _places(sources: Sequence[Path]) -> Iterator[Path]:
+    """Yield folders that may hold tokenizer files: LLaMA-1/2 keep theirs beside the size folders, conversions
+    nearby."""
+    for folder in sources:
+        yield folder
+        yield from (folder / "tokenizer", folder / "original")
+        if (folder / "params.json").is_file():
+            yield folder.parent
+
+
+def _read(place: Path) -> Vocabulary | None:
+    """Return the tokenizer of one folder, or None where there is none."""
+    if (place / MODEL).is_file() and is_sentencepiece(place / MODEL):
+        return _from_sentencepiece(place)
+    if (place / MODEL).is_file() and not (place / FAST).is_file():
+        return _from_tiktoken(place)
+    if (place / FAST).is_file():
+        return _from_fast(place, read_json(place / FAST, _FAST_LIMIT))
+    return None
+
+
+def _from_sentencepiece(place: Path) -> Vocabulary:
+    model = read_sentencepiece(place / MODEL)
+    if not model.is_bpe or model.remove_extra_spaces:
+        raise WeightsError("weights.tokenizer_kind", folder=place.name)
+    ids = {piece.text: number for number, piece in enumerate(model.pieces)}
+    unknown = next((piece.text for piece in model.pieces if piece.kind is Kind.UNKNOWN), None)
+    if unknown is None or any(name not in ids for name in ("<s>", "</s>")):
+        raise WeightsError("weights.tokenizer_damaged", file=MODEL, what="<unk>, <s>, </s>")
+    added = {
+        number: AddedToken(number, piece.text, piece.kind is not Kind.USER_DEFINED)
+        for number, piece in enumerate(model.pieces)
+        if piece.kind in (Kind.UNKNOWN, Kind.CONTROL, Kind.USER_DEFINED) or piece.text in _PADS
+    }
+    size = len(model.pieces)
+    for text, number in _extra_tokens(place, size):
+        added[number] = AddedToken(number, text)
+    return Vocabulary(
+        place=place,
+        size=max(size, *(number + 1 for number in added)),
+        bos=added[ids["<s>"]],
+        eos=added[ids["</s>"]],
+        unk=added[ids[unknown]],
+        added=tuple(added.values()),
+        model=model,
+        fast=_kept_fast(place, ids),
+        notes=_repairs(place),
+    )
+
+
+def _from_tiktoken(place: Path) -> Vocabulary:
+    ranks = read_tiktoken(place / MODEL)
+    added = special_tokens(len(ranks))
+    by_text = {token.text: token for token in added}
+    return Vocabulary(
+        place=place,
+        size=len(ranks) + len(added),
+        bos=by_text["<|begin_of_text|>"],
+        eos=by_text["<|end_of_text|>"],
+        unk=None,
+        added=added,
+        fast=tiktoken_json(ranks, added, bos=added[0]),
+    )
+
+
+def _extra_tokens(place: Path, size: int) -> list[tuple[str, int]]:
+    """Return the tokens of added_tokens.json that follow the learned ones without a gap."""
+    if not (place / ADDED).is_file():
+        return []
+    table = read_json(place / ADDED)
+    pairs = sorted(((number, text) for text, number in table.items() if type(number) is int and number >= size))
+    if [number for number, _ in pairs] != list(range(size, size + len(pairs))) or len(pairs) > 100_000:
+        raise WeightsError("weights.tokenizer_damaged", file=ADDED, what=str(table)[:80])
+    return [(text, number) for number, text in pairs]
+
+
+def _kept_fast(place: Path, ids: Mapping[str, int]) -> Mapping[str, Any] | None:
+    """Return a tokenizer.json that is there already, if it has the same pieces and can merge them."""
+    if not (place / FAST).is_file():
+        return None
+    fast = read_json(place / FAST, _FAST_LIMIT)
+    model = fast.get("model")
+    good = isinstance(model, dict) and model.get("byte_fallback") is True and model.get("merges")
+    return fast if good and isinstance(model, dict) and model.get("vocab") == ids else None
+
+
+def _from_fast(place: Path, fast: Mapping[str, Any]) -> Vocabulary:
+    """Read a folder that has only tokenizer.json (Llama 3 and later)."""
+    model, entries = fast.get("model"), fast.get("added_tokens")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab, dict) or not isinstance(entries, list):
+        raise WeightsError("weights.tokenizer_kind", folder=place.name)
+    try:
+        added = tuple(AddedToken(int(entry["id"]), str(entry["content"]), bool(entry["special"])) for entry in entries)
+        size = max([*(int(number) for number in vocab.values()), *(token.id for token in added)]) + 1
+    except (KeyError, TypeError, ValueError) as problem:
+        raise WeightsError("weights.tokenizer_damaged", file=FAST, what=str(problem)[:80]) from problem
+    by_text = {token.text: token for token in added}
+    bos, eos = (_special(place, key, by_text, usual) for key, usual in (("bos_token", _BOS), ("eos_token", _EOS)))
+    if bos is None or eos is None:
+        raise WeightsError("weights.tokenizer_damaged", file=FAST, what="bos, eos")
+    return Vocabulary(
+        place=place,
+        size=size,
+        bos=bos,
+        eos=eos,
+        unk=by_text.get("<unk>"),
+        added=added,
+        fast=fast,
+        notes=_repairs(place),
+    )
+
+
+def _special(place: Path, key: str, by_text: Mapping[str, AddedToken], usual: Sequence[str]) -> AddedToken | None:
+    """Return a special token as the folder's own settings name it, else under one of its usual names."""
+    stated = _settings(place).get(key)
+    text = stated.get("content") if isinstance(stated, dict) else stated
+    names = [text, *usual] if isinstance(text, str) else [*usual]
+    return next((by_text[name] for name in names if name in by_text), None)
+
+
+def _settings(place: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name in (SPECIAL, CONFIG):
+        if (place / name).is_file():
+            settings.update(read_json(place / name))
+    return settings
+
+
+def _repairs(place: Path) -> tuple[Message, ...]:
+    """Name the mistakes of early uploads (decapoda-research and what was trained on it) that are put right."""
+    settings = _settings(place)
+    notes: list[Message] = []
+    if str(settings.get("tokenizer_class")) == "LLaMATokenizer":
+        notes.append(Message("weights.found.old_tokenizer_class"))
+    if any(settings.get(key) == "" for key in ("bos_token", "eos_token", "unk_token")):
+        notes.append(Message("weights.found.empty_tokens"))
+    return tuple(notes)
+
+
+def kept_template(vocabulary: Vocabulary) -> str | None:
+    """Return the chat template that the tokenizer's folder has itself."""
+    path = vocabulary.place / TEMPLATE
+    if path.is_file() and path.stat().st_size < 1_000_000:
+        return path.read_text(encoding="utf-8", errors="replace")
+    stated = _settings(vocabulary.place).get("chat_template")
+    return stated if isinstance(stated, str) and stated else None
+
+
+def write_tokenizer(vocabulary: Vocabulary, out: Path, *, template: Template, context: int) -> None:
+    """Write all tokenizer files into a folder; ``context`` is the most tokens the model takes."""
+    fast = vocabulary.fast
+    if fast is None and vocabulary.model is not None:
+        fast = tokenizer_json(vocabulary.model, vocabulary.added, bos=vocabulary.bos)
+    replace_file(out / FAST, json.dumps(fast, ensure_ascii=False, indent=1).encode())
+    if vocabulary.model is not None:
+        shutil.copyfile(vocabulary.place / MODEL, out / MODEL)
+    special = {"bos_token": vocabulary.bos.text, "eos_token": vocabulary.eos.text, "pad_token": vocabulary.pad.text}
+    if vocabulary.unk is not None:
+        special["unk_token"] = vocabulary.unk.text
+    settings = {
+        **special,
+        # The generic class reads tokenizer.json as it is, in transformers 4 and 5 alike. LlamaTokenizer of version 5
+        # would build another tokenizer from its pieces, one that puts no space after </s>: not what was trained.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "left",
+        "added_tokens_decoder": {str(token.id): _decoder_entry(token) for token in vocabulary.added},
+        "chat_template": template.jinja,
+    }
+    _write_json(out / CONFIG, settings)
+    _write_json(out / SPECIAL, special)
+    replace_file(out / TEMPLATE, template.jinja.encode())
+
+
+def _decoder_entry(token: AddedToken) -> dict[str, Any]:
+    entry = token.to_json()
+    del entry["id"]
+    return entry
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    replace_file(path, (json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode())

@@ -1,0 +1,72 @@
+"""Reads a finished folder once more from the disk: every hash, every header, every number. Knows nothing about how the
+folder was made.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from backend.errors import Cancelled, WeightsError
+from backend.events import Progress
+from backend.text import Message
+from backend.weights.checkpoint import SLAB_BYTES
+from backend.weights.disk import read_at
+from backend.weights.dtypes import all_finite
+from backend.weights.huggingface import open_huggingface
+from backend.weights.safetensors_file import read_safetensors
+
+
+def verify(
+    folder: Path, expected: Mapping[str, str], *, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[Progress]:
+    """Re-read a model folder. Yields bytes done; ``expected`` is file name -> sha256 for the files to compare.
+
+    Opening it checks headers, index, tensor names and shapes against config.json; reading it checks that every file has
+    the bytes that were written and that all weights are finite numbers.
+
+    Raises:
+        WeightsError: something is not as it should be; the message names the file, and the tensor where there is one.
+        Cancelled: ``cancelled`` said so.
+    """
+    checkpoint = open_huggingface(folder)
+    files = sorted(set(expected) | {file.path.name for file in checkpoint.files})
+    sizes = {name: _size(folder / name) for name in files}
+    total, done = sum(sizes.values()), 0
+    for number, name in enumerate(files, 1):
+        note = Message("weights.doing.verify", {"file": name, "index": number, "count": len(files)})
+        digest = hashlib.sha256()
+        for part in _read(folder / name, sizes[name]):
+            if cancelled():
+                raise Cancelled("weights.cancelled")
+            digest.update(part)
+            done += len(part)
+            yield Progress(done, total, note)
+        if name in expected and digest.hexdigest() != expected[name]:
+            raise WeightsError("weights.hash_differs", file=name)
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():
+        raise WeightsError("weights.file_missing", file=path.name, folder=str(path.parent))
+    return path.stat().st_size
+
+
+def _read(path: Path, size: int) -> Iterator[memoryview]:
+    """Yield a file from start to end in parts; numbers of a weights file are looked at as they go by."""
+    at = 0
+    if path.suffix == ".safetensors":
+        tensors = read_safetensors(path)
+        at = size - sum(tensor.nbytes for tensor in tensors.values())
+        yield read_at(path, 0, at).data
+        for name, tensor in tensors.items():
+            for slab in tensor.slabs():
+                if not all_finite(slab, tensor.dtype):
+                    raise WeightsError("weights.not_finite", file=path.name, name=name)
+                at += slab.nbytes
+                yield np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data
+    while at < size:
+        count = min(SLAB_BYTES, size - at)
+        yield read_at(path, at, count).data
+        at += count
