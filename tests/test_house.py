@@ -1,6 +1,7 @@
 """The house budgets as a test: function and file lengths, no globals, docstrings, light imports, exact requirements."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,8 +73,13 @@ def test_requirements_are_exact() -> None:
 
 def test_the_readme_shows_the_real_tree() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = text.partition("## The house")[2].partition("```")[2].partition("```")[0]
-    named = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()}
-    missing = [path.name for path in MODULES if path.name not in named and path.stem not in {"__init__", "__main__"}
-               and path.parent.name not in named]  # fmt: skip
+    tree = text.partition("## The house")[2].split("```")[3]
+    named = set(re.findall(r"[\w.]+", tree))
+    folders = {"", ".", "backend", "ui"}
+    missing = [
+        path
+        for path in MODULES
+        if path.name not in named and not {part.name for part in path.relative_to(ROOT).parents} - folders & named
+    ]
     assert missing == []
+    assert {name for name in named if name.endswith(".py")} <= {path.name for path in MODULES}
