@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make. ``title``, ``about``, ``good_for`` and ``licence`` map a language to text; English is always there."""
+    """What to make. ``title``, ``about``, ``good_for`` and ``licence`` map a language to text; English is there."""
 
     name: str
     title: Mapping[str, str]

@@ -3,7 +3,7 @@
 Knows nothing about gradio, HTTP or argument parsing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backend.conversations import Conversations
 from backend.engines.base import EngineControl, EngineOptions, EngineState
@@ -27,7 +27,7 @@ class Services:
     jobs: JobManager
     engine: EngineControl
     conversations: Conversations
-    options: EngineOptions = EngineOptions()
+    options: EngineOptions = field(default_factory=EngineOptions)
 
     def hardware(self) -> Hardware:
         """Look at the machine now."""

@@ -44,7 +44,7 @@ def figures(message: StoredMessage, language: str) -> str:
         parts.append(say(language, "chat.figures.tokens", tokens=usage.completion_tokens))
     if usage.tokens_per_s:
         parts.append(say(language, "chat.figures.rate", rate=usage.tokens_per_s))
-    if usage.first_token_s:
+    if usage.first_token_s >= 0.05:
         parts.append(say(language, "chat.figures.first", seconds=usage.first_token_s))
     line = plain(" · ".join(parts))
     if message.finish is not Finish.STOP:

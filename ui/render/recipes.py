@@ -37,7 +37,8 @@ def _facts(offer: Offer, language: str) -> str:
             say(language, "setup.recipes.size"): size,
             say(language, "setup.recipes.download"): download,
             say(language, "setup.recipes.languages"): _language_names(recipe.languages, language),
-            say(language, "setup.recipes.licence"): recipe.text(recipe.licence, language) or say(language, "setup.unknown"),
+            say(language, "setup.recipes.licence"): recipe.text(recipe.licence, language)
+            or say(language, "setup.unknown"),
         }
     )
 

@@ -80,9 +80,7 @@ def test_a_dry_run_changes_nothing(services: Services, capsys: pytest.CaptureFix
     assert services.jobs.views() == ()
 
 
-def test_a_set_up_ends_with_the_next_command(
-    services: Services, base: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_set_up_ends_with_the_next_command(services: Services, base: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.setup(parse("setup", "--base", base, "--name", "mine"), services) == 0
     shown = capsys.readouterr()
     assert shown.out == ""

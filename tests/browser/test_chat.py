@@ -1,0 +1,267 @@
+"""The Chat tab in real Chromium, on the real app with the echo engine: what a visitor does and sees."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.browser.conftest import RunningApp, toy_model
+from tests.browser.history import fill_history
+
+pytestmark = pytest.mark.browser
+
+BOX, SEND, STOP = "#box textarea", "#send", "#stop"
+LONG = " ".join(f"word{number}" for number in range(400))
+
+
+def say(page: Any, text: str) -> None:
+    page.fill(BOX, text)
+    page.press(BOX, "Enter")
+
+
+def bots(page: Any) -> Any:
+    return page.locator("#chat [data-testid=bot]")
+
+
+def users(page: Any) -> Any:
+    return page.locator("#chat [data-testid=user]")
+
+
+def wait_figures(page: Any, count: int = 1) -> None:
+    """Wait until ``count`` replies have ended."""
+    page.wait_for_function("n => document.querySelectorAll('#chat small.figures').length >= n", arg=count)
+
+
+def wait_text(page: Any, selector: str, pattern: str) -> None:
+    page.locator(selector).filter(has_text=re.compile(pattern)).first.wait_for()
+
+
+@pytest.fixture(scope="module")
+def fast_app(start_app: Callable[..., RunningApp], tmp_path_factory: pytest.TempPathFactory) -> RunningApp:
+    """Two models on the shelf, the first loaded; the echo speaks 20 words a second."""
+    data = tmp_path_factory.mktemp("chat") / "data"
+    questions = [["en", "What is a delta?"], ["zh", "什么是 delta？"], ["en", "Why 8-bit?"]]
+    toy_model(data / "models", "toy", echo={"words_per_s": 20}, questions=questions)
+    toy_model(data / "models", "other", echo={"words_per_s": 40, "load_s": 2})
+    return start_app("--engine", "echo", "--model", "toy", data_dir=data)
+
+
+def test_a_message_is_answered_and_survives_a_reload(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    say(page, "Good morning & <b>hello</b>")
+    wait_figures(page)
+    assert "Good morning" in bots(page).first.inner_text()
+    assert page.input_value(BOX) == ""
+    assert re.search(r"\d+ tokens · [\d.]+ tokens/s", page.locator("#chat small.figures").inner_text())
+    page.reload()
+    page.wait_for_selector("#chat small.figures")
+    assert users(page).count() == 1
+    assert page.locator("button[role=tab][aria-selected=true]").inner_text() == "Chat"
+    wait_text(page, "#engine", "toy is ready")
+
+
+def test_conversations_are_private_and_models_are_not(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    mine, other = open_page(fast_app, ready=True), open_page(fast_app, ready=True)
+    say(mine, "a secret of mine")
+    wait_figures(mine)
+    other.reload()
+    wait_text(other, "#engine", "toy is ready")
+    assert "secret" not in other.locator("#chat").inner_text()
+    assert users(other).count() == 0
+
+
+def test_stop_keeps_what_was_said(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    say(page, LONG)
+    wait_text(page, "#chat [data-testid=bot]", "word5")
+    page.click(STOP)
+    wait_figures(page)
+    assert "Stopped." in page.locator("#chat small.figures").inner_text()
+    said = bots(page).first.inner_text()
+    assert "word5" in said
+    assert "word399" not in said
+    page.locator(SEND).wait_for()
+    wait_text(page, "#engine", "0 answering")
+
+
+def test_reloading_in_mid_reply_stops_it_and_keeps_it(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    say(page, LONG)
+    wait_text(page, "#chat [data-testid=bot]", "word5")
+    page.reload()
+    wait_figures(page)
+    page.faults.console.clear()  # gradio itself complains when a page is left while it streams
+    assert "Stopped." in page.locator("#chat small.figures").inner_text()
+    assert "word5" in bots(page).first.inner_text()
+    wait_text(page, "#engine", "0 answering")
+
+
+def test_regenerate_undo_edit_and_clear(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    page.click("#chat-retry")
+    wait_text(page, "#notice", "nothing to answer again")
+    page.click("#notice button")
+    say(page, "first")
+    wait_figures(page)
+    say(page, "second")
+    wait_figures(page, 2)
+    page.click("#chat-retry")
+    page.wait_for_function("() => document.querySelectorAll('#chat small.figures').length === 1")
+    wait_figures(page, 2)
+    assert users(page).count() == 2
+
+    page.locator("#chat .user-row").first.locator("button[aria-label=Edit]").click()
+    page.locator("#chat textarea").fill("changed")
+    page.locator("#chat button[aria-label=Submit]").click()
+    wait_text(page, "#chat [data-testid=bot]", "changed")
+    wait_figures(page)
+    assert users(page).all_inner_texts() == ["changed"]
+
+    page.click("#chat-undo")
+    page.wait_for_function("() => document.querySelector('#box textarea').value === 'changed'")
+    assert users(page).count() == 0
+    say(page, "again")
+    wait_figures(page)
+    page.once("dialog", lambda asked: asked.dismiss())
+    page.click("#chat-clear")
+    page.wait_for_timeout(500)
+    assert users(page).count() == 1
+    page.once("dialog", lambda asked: asked.accept())
+    page.click("#chat-clear")
+    page.wait_for_function("() => !document.querySelector('#chat [data-testid=user]')")
+    page.reload()
+    page.wait_for_selector("#chat .example")
+    assert users(page).count() == 0
+
+
+def test_bad_messages_are_said_and_stay_in_the_box(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    page.click(SEND)
+    say(page, "   ")
+    page.wait_for_timeout(500)
+    assert users(page).count() == 0
+    assert page.locator("#notice .notice").count() == 0
+    page.fill(BOX, "x" * 200_001)
+    page.click(SEND)
+    wait_text(page, "#notice", "200")
+    assert len(page.input_value(BOX)) == 200_001
+    page.click("#notice button")
+    page.fill(BOX, "word " * 5000)
+    page.click(SEND)
+    wait_text(page, "#chat small.figures", "no longer fits")
+    wait_text(page, "#notice", "context")
+
+
+def test_shift_enter_is_a_new_line(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    page.locator(BOX).click()
+    page.keyboard.type("one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    assert page.input_value(BOX) == "one\ntwo"
+    page.keyboard.press("Enter")
+    wait_figures(page)
+
+
+def test_suggested_questions_in_the_readers_language(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True, locale="zh-TW")
+    page.wait_for_selector("#chat .example")
+    assert page.locator("#chat .example").all_inner_texts() == ["什么是 delta？", "What is a delta?", "Why 8-bit?"]
+    page.locator("#chat .example").first.click()
+    wait_figures(page)
+    assert users(page).all_inner_texts() == ["什么是 delta？"]
+
+
+def test_unload_load_and_options(start_app: Callable[..., RunningApp], open_page: Callable[..., Any],
+                                 tmp_path_factory: pytest.TempPathFactory) -> None:  # fmt: skip
+    data = tmp_path_factory.mktemp("load") / "data"
+    toy_model(data / "models", "slow", echo={"load_s": 3})
+    page = open_page(app := start_app("--engine", "echo", data_dir=data))
+    assert app.process.poll() is None
+    page.click("button[role=tab]:has-text('Chat')")
+    wait_text(page, "#chat", "Load a model")
+    say(page, "anybody there?")
+    wait_text(page, "#notice", "No model is loaded")
+    assert page.input_value(BOX) == "anybody there?"
+    page.locator("#options button").first.click()
+    page.fill("#gpus input, #gpus textarea", "a,b")
+    page.click("#load")
+    wait_text(page, "#notice", "not a list of GPUs")
+    page.fill("#gpus input, #gpus textarea", "")
+    page.locator("#bits label").filter(has_text="8-bit").click()
+    page.click("#load")
+    wait_text(page, "#notice", "8")
+    page.locator("#bits label").filter(has_text="16-bit").click()
+    page.click("#load")
+    page.wait_for_selector("#engine [role=progressbar][aria-valuenow]")
+    other = open_page(app)
+    wait_text(other, "#engine", "slow is ready")
+    wait_text(page, "#engine", "slow is ready")
+    page.click(SEND)
+    wait_figures(page)
+    page.click("#unload")
+    wait_text(page, "#engine", "No model is loaded")
+    wait_text(other, "#engine", "No model is loaded")
+
+
+def test_an_engine_that_dies_in_mid_reply_is_said_and_loses_nothing(
+    start_app: Callable[..., RunningApp], open_page: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("dies") / "data"
+    toy_model(data / "models", "toy", echo={"words_per_s": 20})
+    app = start_app("--engine", "echo", "--model", "toy", data_dir=data)
+    page = open_page(app, ready=True)
+    say(page, LONG)
+    wait_text(page, "#chat [data-testid=bot]", "word5")
+    engines = [
+        one for one in psutil.Process(app.process.pid).children(recursive=True) if "echo" in " ".join(one.cmdline())
+    ]
+    assert len(engines) == 1
+    engines[0].kill()
+    wait_figures(page)
+    assert "what it had said is kept" in page.locator("#chat small.figures").inner_text()
+    assert "word5" in bots(page).first.inner_text()
+    wait_text(page, "#notice", ".")
+    assert "Traceback" not in page.content()
+    page.click("#notice button")
+    wait_text(page, "#engine", "has stopped|No model")
+    page.click("#load")
+    wait_text(page, "#engine", "toy is ready")
+    page.click("#chat-retry")
+    wait_text(page, "#chat [data-testid=bot]", "word2")
+    page.click(STOP)
+    wait_figures(page)
+
+
+def test_a_second_tab_follows_and_long_conversations_are_paged(
+    fast_app: RunningApp, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(fast_app, ready=True)
+    second = open_page(fast_app, context=page.context)
+    for number in range(1, 3):
+        say(page, f"message {number}")
+        wait_figures(page, number)
+    second.wait_for_function("() => document.querySelectorAll('#chat small.figures').length === 2")
+    assert users(second).all_inner_texts() == ["message 1", "message 2"]
+    assert not second.locator("#earlier").is_visible()
+
+
+def test_earlier_messages_are_one_press_away(
+    start_app: Callable[..., RunningApp], open_page: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("earlier") / "data"
+    toy_model(data / "models", "toy", echo={"words_per_s": 400})
+    app = start_app("--engine", "echo", "--model", "toy", data_dir=data)
+    page = open_page(app, ready=True)
+    say(page, "the first one")
+    wait_figures(page)
+    fill_history(data, turns=40)
+    page.reload()
+    page.locator("#earlier").wait_for()
+    assert users(page).count() + page.locator("#chat .bot-row").count() == 60
+    page.click("#earlier")
+    page.wait_for_function("() => document.querySelectorAll('#chat [data-testid=user]').length === 41")
+    assert users(page).first.inner_text() == "the first one"
+    page.locator("#earlier").wait_for(state="hidden")

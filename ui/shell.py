@@ -1,0 +1,140 @@
+"""What the page lends to every tab: the tabs, the one place for notices, and the one way to bind an event.
+
+``Shell.on`` is the only caller of gradio's event functions: it keeps every event private, runs the handler behind
+``guarded`` and shows what went wrong. Knows nothing about what any tab shows.
+"""
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from backend.engines.base import EngineOptions
+from backend.errors import CriaError, unexpected
+from ui.access import language
+from ui.render.notices import notice_html
+
+SETUP_TAB, CHAT_TAB = "setup", "chat"
+_LOG = logging.getLogger("cria.page")
+
+Handler = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The page around the tabs. ``options`` are the engine options of the command line, the page's defaults."""
+
+    tabs: gr.Tabs
+    chat_tab: gr.Tab
+    notice: gr.HTML
+    options: EngineOptions
+
+    def on(
+        self,
+        triggers: Any,
+        fn: Handler,
+        inputs: Sequence[Any] = (),
+        outputs: Sequence[Any] = (),
+        *,
+        quiet: bool = False,
+        **settings: Any,
+    ) -> Any:
+        """Bind one handler to one or several triggers and return gradio's dependency.
+
+        ``fn(request: gr.Request, *inputs)`` returns a value per output: a tuple when there are several, nothing when
+        there is none. It may be async, or an async generator (then pass ``queue=True``). A ``CriaError`` it raises
+        becomes the page's notice and leaves the outputs alone; ``quiet`` (for timers) only logs. ``triggers`` may be
+        None (page load), a component's events, or the dependency that this one follows, however that ended.
+        ``settings`` go to gradio.
+        """
+        every = list(outputs) if quiet else [*outputs, self.notice]
+        options = {"queue": False, "show_progress": "hidden", "api_visibility": "private", **settings}
+        handler = guarded(fn, len(outputs), quiet=quiet)
+        if isinstance(triggers, gr.events.Dependency):
+            return triggers.then(handler, list(inputs), every, **options)
+        return gr.on(triggers, handler, list(inputs), every, **options)
+
+    def stop_on(self, trigger: Any, running: Sequence[Any]) -> Any:
+        """Cancel events that run in this page when ``trigger`` fires; what they compute stops."""
+        return trigger(None, None, None, cancels=list(running), queue=False, api_visibility="private")
+
+
+def open_tab(name: str) -> Any:
+    """Return the update for ``Shell.tabs`` that brings a tab to the front."""
+    return gr.Tabs(selected=name)
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """What a handler's results become on their way out: a value per output, then the notice unless it is quiet."""
+
+    name: str
+    count: int
+    quiet: bool
+
+    def shown(self, result: Any, *, final: bool = True) -> Any:
+        """Return a handler's result; at its end an old notice goes."""
+        values = [] if self.count == 0 else [result] if self.count == 1 else list(result)
+        if len(values) != self.count:
+            raise ValueError(f"{self.name} returned {len(values)} values for {self.count} outputs")
+        return self._row(values, "" if final else gr.skip())
+
+    def failed(self, problem: Exception, arguments: Sequence[Any]) -> Any:
+        """Leave the outputs as they are and say what went wrong; what nobody planned for also goes to the log."""
+        known = problem if isinstance(problem, CriaError) else unexpected(problem)
+        if known is not problem:
+            _LOG.error("a handler failed: %s", self.name, exc_info=problem)
+        request = next((one for one in arguments if isinstance(one, gr.Request)), None)
+        return self._row([gr.skip()] * self.count, notice_html(known, language(request) if request else "en"))
+
+    def _row(self, values: list[Any], notice: Any) -> Any:
+        """gradio wants a bare value for one output and none for none."""
+        row = values if self.quiet else [*values, notice]
+        return None if not row else row[0] if len(row) == 1 else tuple(row)
+
+
+def guarded(fn: Handler, count: int, *, quiet: bool = False) -> Handler:
+    """Wrap a handler of ``count`` outputs so that nothing but values and one notice ever reaches the page."""
+    edge = _Edge(fn.__qualname__, count, quiet)
+    if inspect.isasyncgenfunction(fn):
+        return _streaming(fn, edge)
+    if inspect.iscoroutinefunction(fn):
+        return _waiting(fn, edge)
+
+    @wraps(fn)
+    def plain(*arguments: Any, **named: Any) -> Any:
+        try:
+            return edge.shown(fn(*arguments, **named))
+        except Exception as problem:  # noqa: BLE001 - the edge of the page: it must say something
+            return edge.failed(problem, arguments)
+
+    return plain
+
+
+def _waiting(fn: Handler, edge: _Edge) -> Handler:
+    @wraps(fn)
+    async def waits(*arguments: Any, **named: Any) -> Any:
+        try:
+            return edge.shown(await fn(*arguments, **named))
+        except Exception as problem:  # noqa: BLE001 - the edge of the page: it must say something
+            return edge.failed(problem, arguments)
+
+    return waits
+
+
+def _streaming(fn: Handler, edge: _Edge) -> Handler:
+    @wraps(fn)
+    async def stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(fn(*arguments, **named)) as running:
+                async for result in running:
+                    yield edge.shown(result, final=False)
+        except Exception as problem:  # noqa: BLE001 - the edge of the page: it must say something
+            yield edge.failed(problem, arguments)
+
+    return stream

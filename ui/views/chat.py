@@ -1,0 +1,191 @@
+"""The Chat tab's layout: the model and how it is loaded, the conversation, the message box, how replies are picked.
+
+Binds no events and knows nothing about services: what the controls do is ``ui.wiring.chat``'s business.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from backend.engines import ENGINES
+from backend.engines.base import EngineOptions, Sampling
+from ui.i18n import label
+
+FAST_S, SLOW_S = 0.5, 3.0
+GIB = 1 << 30
+_LATEX = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": r"\[", "right": r"\]", "display": True},
+    {"left": r"\(", "right": r"\)", "display": False},
+]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A group of inputs whose field names are the names their values arrive under."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class OptionsView(_Named):
+    """How to load a model; one control per field of ``EngineOptions``. The cap is in GiB here."""
+
+    engine: gr.Dropdown
+    device: gr.Dropdown
+    bits: gr.Radio
+    num_gpus: gr.Number
+    gpus: gr.Textbox
+    max_gpu_memory: gr.Number
+    dtype: gr.Dropdown
+    context: gr.Number
+
+
+@dataclass(frozen=True)
+class SamplingView(_Named):
+    """How replies are picked; one control per field of ``Sampling``, and the system prompt."""
+
+    system: gr.Textbox
+    temperature: gr.Slider
+    top_p: gr.Slider
+    top_k: gr.Slider
+    repetition_penalty: gr.Slider
+    max_new_tokens: gr.Slider
+
+
+@dataclass(frozen=True)
+class ChatView:
+    """References to everything that events read or change.
+
+    Hidden: ``seen`` and ``shown`` stamp what this page shows of the model and of the conversation, ``window`` is how
+    many messages it shows, ``sure`` carries a visitor's yes.
+    """
+
+    controls: gr.Column
+    load_options: gr.Column
+    picker: gr.Dropdown
+    load: gr.Button
+    unload: gr.Button
+    card: gr.HTML
+    options: OptionsView
+    sampling: SamplingView
+    earlier: gr.Button
+    chatbot: gr.Chatbot
+    to_setup: gr.Button
+    box: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    retry: gr.Button
+    undo: gr.Button
+    clear: gr.Button
+    seen: gr.Textbox
+    shown: gr.Textbox
+    window: gr.Number
+    sure: gr.Checkbox
+    timer: gr.Timer
+
+
+def _choices(area: str, values: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    return [(label(f"chat.{area}.{value}"), value) for value in values]
+
+
+def _number(key: str, name: str, value: float) -> gr.Number:
+    return gr.Number(value, label=label(f"chat.{key}"), info=label(f"chat.{key}_info"), precision=None, elem_id=name)
+
+
+def _options(defaults: EngineOptions) -> OptionsView:
+    with gr.Accordion(label("chat.options"), open=False, elem_id="options"):
+        bits = gr.Radio(
+            _choices("bits", (16, 8, 4)), value=defaults.bits, label=label("chat.bits_label"),
+            info=label("chat.bits_info"), elem_id="bits",
+        )  # fmt: skip
+        device = gr.Dropdown(
+            _choices("device", ("auto", "cuda", "cpu", "mps")), value=defaults.device,
+            label=label("chat.device_label"), elem_id="device", filterable=False,
+        )  # fmt: skip
+        num_gpus = _number("num_gpus", "num-gpus", defaults.num_gpus)
+        gpus = gr.Textbox(
+            ",".join(map(str, defaults.gpus)), label=label("chat.gpus"), info=label("chat.gpus_info"), elem_id="gpus"
+        )
+        cap = _number("max_gpu_memory", "max-gpu-memory", defaults.max_gpu_memory / GIB)
+        dtype = gr.Dropdown(
+            _choices("dtype", ("auto", "float32", "float16", "bfloat16")), value=defaults.dtype,
+            label=label("chat.dtype_label"), elem_id="dtype", filterable=False,
+        )  # fmt: skip
+        context = _number("context", "context", defaults.context)
+        engine = gr.Dropdown(
+            _choices("engines", tuple(ENGINES)), value=defaults.engine, label=label("chat.engines_label"),
+            elem_id="engine", filterable=False,
+        )  # fmt: skip
+    return OptionsView(engine, device, bits, num_gpus, gpus, cap, dtype, context)
+
+
+def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.Slider:
+    return gr.Slider(
+        low, high, value=value, step=step, label=label(f"chat.{key}"), info=label(f"chat.{key}_info"),
+        elem_id=key.replace("_", "-"),
+    )  # fmt: skip
+
+
+def _sampling() -> SamplingView:
+    normal = Sampling()
+    with gr.Accordion(label("chat.sampling"), open=False, elem_id="sampling"):
+        system = gr.Textbox(
+            label=label("chat.system"), info=label("chat.system_info"), lines=2, max_lines=8, elem_id="system"
+        )
+        return SamplingView(
+            system,
+            _slider("temperature", normal.temperature, 0, 2, 0.05),
+            _slider("top_p", normal.top_p, 0.05, 1, 0.01),
+            _slider("top_k", normal.top_k, 0, 200, 1),
+            _slider("repetition_penalty", normal.repetition_penalty, 0.8, 2, 0.01),
+            _slider("max_new_tokens", normal.max_new_tokens, 1, 4096, 1),
+        )
+
+
+def _small(key: str) -> gr.Button:
+    return gr.Button(label(f"chat.{key}"), size="sm", elem_id=f"chat-{key}", min_width=80, scale=0)
+
+
+def build_chat(defaults: EngineOptions) -> ChatView:
+    """Lay the tab out inside the open ``gr.Tab``; return its parts."""
+    with gr.Row(elem_id="chat-row"):
+        with gr.Column(scale=1, min_width=280, elem_id="chat-side"):
+            with gr.Column(visible=False, elem_id="model-controls") as controls:
+                picker = gr.Dropdown([], label=label("chat.model"), elem_id="model", filterable=False)
+                with gr.Row():
+                    load = gr.Button(label("chat.load"), variant="primary", elem_id="load", min_width=80)
+                    unload = gr.Button(label("chat.unload"), elem_id="unload", min_width=80, interactive=False)
+            card = gr.HTML(elem_id="engine")
+            with gr.Column(visible=False, elem_id="load-options") as load_options:
+                options = _options(defaults)
+            sampling = _sampling()
+        with gr.Column(scale=3, min_width=300, elem_id="chat-main"):
+            earlier = gr.Button(label("chat.earlier"), size="sm", visible=False, elem_id="earlier")
+            chatbot = gr.Chatbot(
+                label=label("chat.conversation"), show_label=False, elem_id="chat", layout="panel", buttons=["copy"],
+                editable="user", latex_delimiters=_LATEX, feedback_options=None, allow_file_downloads=False,
+                placeholder=label("chat.greet.wait"),
+            )  # fmt: skip
+            to_setup = gr.Button(label("chat.to_setup"), variant="primary", visible=False, elem_id="to-setup")
+            with gr.Row(elem_id="compose", equal_height=False):
+                box = gr.Textbox(
+                    label=label("chat.box"), placeholder=label("chat.box"), show_label=False, container=False,
+                    lines=1, max_lines=8, elem_id="box", scale=8, autofocus=False,
+                )  # fmt: skip
+                send = gr.Button(label("chat.send"), variant="primary", elem_id="send", scale=1, min_width=88)
+                stop = gr.Button(
+                    label("chat.stop"), variant="stop", elem_id="stop", scale=1, min_width=88, visible=False
+                )
+            with gr.Row(elem_id="chat-actions"):
+                retry, undo, clear = _small("retry"), _small("undo"), _small("clear")
+    seen, shown = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    window, sure = gr.Number(visible=False), gr.Checkbox(visible=False)
+    timer = gr.Timer(FAST_S)
+    return ChatView(
+        controls, load_options, picker, load, unload, card, options, sampling, earlier, chatbot, to_setup,
+        box, send, stop, retry, undo, clear, seen, shown, window, sure, timer,
+    )  # fmt: skip

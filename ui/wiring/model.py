@@ -1,0 +1,172 @@
+"""The model's events: load, unload, and the timer that shows every browser where the engine stands.
+
+Knows nothing about conversations.
+"""
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2s
+from typing import Any
+
+import gradio as gr
+
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.errors import UsageError
+from backend.library import ModelInfo
+from backend.services import Services
+from backend.text import say
+from ui.access import is_admin, language, require_admin
+from ui.render.chat import greeting, questions
+from ui.render.engine import engine_card
+from ui.shell import Shell
+from ui.views.chat import FAST_S, GIB, SLOW_S, ChatView
+
+_MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
+
+
+def read_options(form: dict[str, Any]) -> EngineOptions:
+    """Return engine options from what the controls hold; whether they fit together is the engine's to say.
+
+    Raises:
+        UsageError: something is not a number or not a list of GPUs.
+    """
+    listed = [part.strip() for part in str(form["gpus"] or "").replace("，", ",").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in listed):
+        raise UsageError("chat.bad_gpus", text=str(form["gpus"])[:80])
+    return EngineOptions(
+        engine=form["engine"],
+        device=form["device"],
+        bits=form["bits"],
+        num_gpus=_whole("num_gpus", form["num_gpus"]),
+        gpus=tuple(int(part) for part in listed),
+        max_gpu_memory=int(_number("max_gpu_memory", form["max_gpu_memory"]) * GIB),
+        dtype=form["dtype"],
+        context=_whole("context", form["context"]),
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    """An emptied field means its default, 0."""
+    if value in (None, ""):
+        return 0.0
+    number = float(value)
+    if not 0 <= number < 1e9:
+        raise UsageError("chat.bad_number", name=say("en", f"chat.{name}"), value=number)
+    return number
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if number != int(number):
+        raise UsageError("chat.bad_number", name=say("en", f"chat.{name}"), value=number)
+    return int(number)
+
+
+class ModelHandlers:
+    """The model's event handlers; ``outputs`` is everything that may change by itself."""
+
+    def __init__(self, view: ChatView, services: Services) -> None:
+        self.view, self.services = view, services
+        self.outputs = [
+            view.controls, view.load_options, view.picker, view.load, view.unload, view.card, view.chatbot,
+            view.to_setup, view.send, view.timer, view.seen,
+        ]  # fmt: skip
+
+    def bind(self, shell: Shell) -> None:
+        """Bind every event."""
+        view = self.view
+        shell.on(None, self.open, (), self.outputs)
+        shell.on(
+            [view.timer.tick, shell.chat_tab.select], self.tick, (view.seen, view.picker), self.outputs, quiet=True
+        )
+        shell.on(view.load.click, self.load, (view.picker,), self.outputs, inputs_kwargs=view.options.inputs)
+        shell.on(view.unload.click, self.unload, (view.picker,), self.outputs)
+
+    def open(self, request: gr.Request) -> tuple[Any, ...]:
+        """Draw everything on a fresh page."""
+        return self._changes(request, "", None)
+
+    def tick(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:
+        """Draw what has changed since this page looked last."""
+        return self._changes(request, seen, picked)
+
+    def load(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
+        """Load the chosen model; whatever was loaded goes."""
+        require_admin(request)
+        if not picked:
+            raise UsageError("chat.no_model_chosen")
+        self.services.load(picked, read_options(form))
+        return self._changes(request, "", picked)
+
+    def unload(self, request: gr.Request, picked: str | None) -> tuple[Any, ...]:
+        """Unload the model; returns when its memory is free."""
+        require_admin(request)
+        self.services.engine.unload()
+        return self._changes(request, "", picked)
+
+    def _changes(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:
+        """Return ``outputs``, each only if it differs from what this page has ``seen``."""
+        status, models = self.services.engine.status(), self.services.models()
+        parts = self._parts(request, status, models)
+        old = dict(json.loads(seen)) if seen else {}
+        marks = {name: _stamp(part) for name, part in parts.items()}
+        changed = {name for name, stamp in marks.items() if old.get(name) != stamp}
+        if not changed:
+            return (*(gr.skip(),) * (len(self.outputs) - 2), gr.Timer(parts["pace"]), gr.skip())
+        shown = {name: _update(name, parts[name]) for name in changed}
+        if changed & {"choices", "loaded"}:
+            shown["picker"] = _picker(parts, picked, follow="loaded" in changed)
+        names = ("admin", "admin", "picker", "load", "unload", "card", "greeting", "to_setup", "ready")
+        return (*(shown.get(name, gr.skip()) for name in names), gr.Timer(parts["pace"]), json.dumps(marks))
+
+    def _parts(self, request: gr.Request, status: EngineStatus, models: Sequence[ModelInfo]) -> dict[str, Any]:
+        """Return everything that is shown, as plain values that can be compared."""
+        words, admin, state = language(request), is_admin(request), status.state
+        usable = [model.name for model in models if not model.problem]
+        loaded = next((model for model in models if model.name == status.model), None)
+        ready, at_rest = state is EngineState.READY, state in {EngineState.OFF, EngineState.FAILED}
+        return {
+            "admin": admin,
+            "choices": [
+                [say(words, "chat.model_choice", name=model.name, bytes=model.bytes), model.name]
+                for model in models
+                if not model.problem
+            ],
+            "loaded": status.model if state in _MOVING or ready else "",
+            "load": [say(words, "chat.reload" if ready else "chat.load"), at_rest and bool(usable), bool(usable)],
+            "unload": state not in {EngineState.OFF, EngineState.STOPPING, EngineState.FAILED},
+            "card": engine_card(status, words),
+            "greeting": [greeting(state, models, words, admin=admin), questions(loaded, words) if ready else []],
+            "to_setup": admin and not usable and at_rest,
+            "ready": ready,
+            "pace": FAST_S if state in _MOVING or status.active else SLOW_S,
+        }
+
+
+def _update(name: str, part: Any) -> Any:
+    """Return the gradio update for one part."""
+    if name in {"admin", "to_setup"}:
+        return gr.update(visible=part)
+    if name == "load":
+        text, primary, possible = part
+        return gr.Button(text, variant="primary" if primary else "secondary", interactive=possible)
+    if name == "ready":  # one thing to press at a time: Send is the main one once somebody can answer
+        return gr.Button(variant="primary" if part else "secondary")
+    if name == "unload":
+        return gr.Button(interactive=part)
+    if name == "greeting":
+        text, asked = part
+        return gr.Chatbot(placeholder=text, examples=[{"text": question} for question in asked])
+    return part
+
+
+def _picker(parts: dict[str, Any], picked: str | None, *, follow: bool) -> Any:
+    """Offer the shelf. The choice follows a model that gets loaded; otherwise it is the visitor's."""
+    names = [name for _, name in parts["choices"]]
+    wanted = parts["loaded"] if follow and parts["loaded"] else picked
+    value = wanted if wanted in names else (names[0] if names else None)
+    return gr.Dropdown(choices=[tuple(choice) for choice in parts["choices"]], value=value)
+
+
+def _stamp(part: Any) -> str:
+    return blake2s(json.dumps(part, ensure_ascii=False).encode(), digest_size=6).hexdigest()
