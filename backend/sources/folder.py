@@ -38,6 +38,11 @@ class Source:
     files: tuple[SourceFile, ...]
 
     @property
+    def label(self) -> str:
+        """What to call it in a sentence."""
+        return self.spec.removeprefix(BUILTIN)
+
+    @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
@@ -130,4 +135,4 @@ def check_source(source: Source, *, cancelled: Callable[[], bool]) -> Iterator[P
             want, have = expected[file.name], digest.hexdigest()
             raise SourceError("sources.checksum", file=file.name, source=source.spec, want=want, have=have)
     if expected:
-        yield Log(Message("sources.checked", {"source": source.spec, "count": len(expected)}))
+        yield Log(Message("sources.checked", {"source": source.label, "count": len(expected)}))

@@ -1,0 +1,161 @@
+"""What an engine is: the values that go in, the values that come out, and the one interface between them.
+
+An engine is a process that has one model loaded and speaks the OpenAI chat protocol on a loopback port. Knows nothing
+about any particular engine, about pages, or about where models come from.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Protocol
+
+from backend.errors import CriaError
+from backend.text import Message
+
+Device = Literal["auto", "cuda", "cpu", "mps"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to load a model. ``num_gpus`` 0 means "as many as needed"; ``gpus`` names them by index instead.
+
+    ``max_gpu_memory`` is bytes per GPU (0: no cap); ``context`` is tokens (0: what the model was made for).
+    """
+
+    engine: str = "transformers"
+    device: Device = "auto"
+    bits: Literal[16, 8, 4] = 16
+    num_gpus: int = 0
+    gpus: tuple[int, ...] = ()
+    max_gpu_memory: int = 0
+    dtype: Dtype = "auto"
+    context: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to pick tokens. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch those filters off."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 40
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Finish(StrEnum):
+    """Why a reply ended."""
+
+    STOP = "stop"  # the model said it was done, or a stop string came
+    LENGTH = "length"  # max_new_tokens reached
+    CONTEXT = "context"  # the model's context is full
+    CANCELLED = "cancelled"  # somebody pressed Stop or left
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one request, and seconds until its first token and from first to last."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decode speed; 0 before a second token."""
+        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 and self.completion_tokens > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One step of a streamed reply: new text (maybe empty), and, in the last piece, why it ended and what it used."""
+
+    text: str = ""
+    tokens: int = 0  # completion tokens so far
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+class EngineState(StrEnum):
+    """Where an engine stands."""
+
+    OFF = "off"
+    STARTING = "starting"  # process started, not yet loading
+    LOADING = "loading"  # reading weights
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """A snapshot of the engine for anyone who looks. Byte counts are of weights; figures are live (0 when unknown)."""
+
+    state: EngineState = EngineState.OFF
+    model: str = ""
+    options: EngineOptions = EngineOptions()
+    loaded_bytes: int = 0
+    total_bytes: int = 0
+    seconds: float = 0.0  # since this state began
+    context: int = 0  # tokens the loaded model can take, prompt and reply together
+    placement: Message | None = None  # where it runs, e.g. "CPU, float32"
+    note: Message | None = None  # what happens now, or a warning worth showing
+    error: CriaError | None = None
+    log_tail: tuple[str, ...] = ()
+    active: int = 0  # requests being answered
+    waiting: int = 0
+    tokens_per_s: float = 0.0  # all requests together, last seconds
+    memory_bytes: int = 0  # resident memory of the engine process
+    gpu_memory_bytes: int = 0
+    pid: int = 0
+
+
+class ChatEngine(Protocol):
+    """What the page, the gateway and the terminal need of a loaded engine."""
+
+    def status(self) -> EngineStatus:
+        """Return a fresh snapshot; never blocks and never raises."""
+        ...
+
+    def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+        """Stream one reply. Closing the iterator stops the computation within one token.
+
+        Raises:
+            EngineError: no engine is ready, it refused the request, or it died (what was produced came before).
+            ContextFull: prompt and room for a reply exceed the context; the error names the numbers.
+        """
+        ...
+
+
+class EngineControl(ChatEngine, Protocol):
+    """What an administrator can do besides chatting."""
+
+    def load(self, folder: Path, options: EngineOptions) -> None:
+        """Start loading a model folder in the background, replacing the loaded one; follow it with ``status``.
+
+        Raises:
+            UsageError: options that cannot work together or on this machine, said before anything is unloaded.
+            WeightsError: the folder is not a loadable model.
+        """
+        ...
+
+    def unload(self) -> None:
+        """End the engine process so that every byte of memory comes back; returns when it is gone."""
+        ...
+
+    def close(self) -> None:
+        """End everything, for good."""
+        ...

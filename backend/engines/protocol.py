@@ -1,0 +1,129 @@
+"""What goes over the wire between Cria and an engine: OpenAI's chat protocol, bounded, plus Cria's own error records.
+
+Requests are checked here and nowhere else: every number has a least and a greatest value, unknown fields are ignored.
+Knows nothing about sockets or models.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.engines.base import ChatMessage, Finish, Sampling, Usage
+from backend.errors import ContextFull, CriaError, EngineError, UsageError, WeightsError
+
+MAX_TEXT = 4_000_000  # characters of one message: about a million tokens
+MAX_MESSAGES = 2000
+MAX_NEW_TOKENS = 131_072
+_DEFAULTS = Sampling()
+_STATUS: dict[type[CriaError], int] = {ContextFull: 400, UsageError: 400, WeightsError: 500, EngineError: 500}
+_STATUS_BY_KEY = {"engine.not_ready": 503, "engine.queue_full": 429, "engine.no_key": 401}
+
+
+class WireMessage(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=MAX_TEXT)
+
+
+class ChatRequest(BaseModel):
+    """A request for one reply, in OpenAI's words where it has them."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    messages: list[WireMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool = False
+    temperature: float = Field(_DEFAULTS.temperature, ge=0, le=5)
+    top_p: float = Field(_DEFAULTS.top_p, gt=0, le=1)
+    top_k: int = Field(_DEFAULTS.top_k, ge=0, le=1000)
+    repetition_penalty: float = Field(_DEFAULTS.repetition_penalty, ge=0.1, le=10)
+    max_tokens: int = Field(_DEFAULTS.max_new_tokens, ge=1, le=MAX_NEW_TOKENS)
+
+    def chat_messages(self) -> tuple[ChatMessage, ...]:
+        """Return the turns as values."""
+        return tuple(ChatMessage(message.role, message.content) for message in self.messages)
+
+    def sampling(self) -> Sampling:
+        """Return how to pick tokens."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, self.max_tokens)
+
+
+def request_json(messages: Sequence[ChatMessage], sampling: Sampling, *, model: str) -> dict[str, Any]:
+    """Return the body of a streaming request; ``ChatRequest`` reads it back."""
+    return {
+        "model": model,
+        "messages": [{"role": message.role, "content": message.content} for message in messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "repetition_penalty": sampling.repetition_penalty,
+        "max_tokens": sampling.max_new_tokens,
+    }
+
+
+def usage_json(usage: Usage) -> dict[str, float]:
+    """Return OpenAI's token counts and our two durations."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "first_token_s": usage.first_token_s,
+        "decode_s": usage.decode_s,
+    }
+
+
+def usage_from_json(data: dict[str, Any]) -> Usage:
+    """Read token counts; absent ones are 0."""
+    return Usage(
+        int(data.get("prompt_tokens") or 0),
+        int(data.get("completion_tokens") or 0),
+        float(data.get("first_token_s") or 0.0),
+        float(data.get("decode_s") or 0.0),
+    )
+
+
+def reply_head(reply: str, model: str, created: int, *, streaming: bool) -> dict[str, Any]:
+    """Return the fields that every chunk, or the one whole answer, begins with."""
+    kind = "chat.completion.chunk" if streaming else "chat.completion"
+    return {"id": reply, "object": kind, "created": created, "model": model}
+
+
+def chunk_json(
+    head: dict[str, Any], text: str, *, tokens: int, finish: Finish | None = None, usage: Usage | None = None
+) -> dict[str, Any]:
+    """Return one streamed chunk; the last one carries why it ended and what it used. ``tokens`` counts so far."""
+    delta = {"content": text} if text else {}
+    choice = {"index": 0, "delta": delta, "finish_reason": finish.value if finish else None}
+    return {**head, "choices": [choice], "usage": usage_json(usage) if usage else None, "cria": {"tokens": tokens}}
+
+
+def whole_json(head: dict[str, Any], text: str, finish: Finish, usage: Usage) -> dict[str, Any]:
+    """Return one whole answer."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": finish.value}
+    return {**head, "choices": [choice], "usage": usage_json(usage)}
+
+
+def sse(data: dict[str, Any]) -> bytes:
+    """Return one server-sent event. ASCII only, so that no separator of any kind hides in the text."""
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode("ascii") + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def error_body(error: CriaError) -> dict[str, Any]:
+    """Return an error as OpenAI clients read it, with Cria's own record beside."""
+    kind = type(error).__name__
+    return {"error": {"message": error.text(), "type": kind, "param": None, "code": error.key, "cria": error.to_json()}}
+
+
+def error_status(error: CriaError) -> int:
+    """Return the HTTP status of an error."""
+    return _STATUS_BY_KEY.get(error.key) or next(
+        (code for kind, code in _STATUS.items() if isinstance(error, kind)), 500
+    )

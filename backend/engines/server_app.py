@@ -1,0 +1,217 @@
+"""The HTTP face of every engine process: health, figures, models, and chat in OpenAI's protocol, behind a key.
+
+Streams come from async generators, so that a client who leaves stops the computation at once: a plain generator would
+go on. Knows nothing about torch, tokens or how the process was started.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Any
+
+import psutil
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from backend.engines import protocol
+from backend.engines.base import EngineState, Finish, Usage
+from backend.engines.desk import Desk
+from backend.engines.generator import Generator, Prompt, Readiness, Step
+from backend.errors import CriaError, EngineError, UsageError, unexpected
+
+PREPARE_TIMEOUT_S = 30.0  # a template or tokenizer that takes longer than this is not going to end
+
+
+class EventStream(StreamingResponse):
+    """A streamed response that closes its generator however it ends, not when the garbage collector comes by."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()
+
+
+def build_app(readiness: Readiness, key: str) -> FastAPI:
+    """Return the application of one engine process; ``key`` is what callers must present."""
+    wanted = f"Bearer {key}".encode()
+
+    def check_key(request: Request) -> None:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), wanted):
+            raise EngineError("engine.no_key")
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, dependencies=[Depends(check_key)])
+    desk = Desk()
+    _add_error_handlers(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return health_json(readiness)
+
+    @app.get("/stats")
+    async def stats() -> dict[str, Any]:
+        figures = dict(readiness.generator.figures()) if readiness.generator else {}
+        return {
+            "active": desk.active,
+            "waiting": desk.waiting,
+            "tokens_per_s": round(desk.tokens_per_s(), 3),
+            "rss_bytes": psutil.Process().memory_info().rss,
+            **figures,
+        }
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        model = {"id": readiness.folder.name, "object": "model", "created": 0, "owned_by": "cria"}
+        return {"object": "list", "data": [model]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request, body: protocol.ChatRequest) -> Response:
+        arrived = time.monotonic()
+        generator = _ready(readiness)
+        desk.check_open()
+        prompt = await _prepared(generator, body)
+        reply = _Reply(generator, desk, prompt, body, readiness.folder.name, arrived)
+        if body.stream:
+            return EventStream(reply.events())
+        return await _unless_gone(request, reply.whole())
+
+    return app
+
+
+def health_json(readiness: Readiness) -> dict[str, Any]:
+    """Return where the process stands, as the supervisor reads it."""
+    generator = readiness.generator
+    error = readiness.error or (generator.problem() if generator else None)
+    return {
+        "state": (EngineState.FAILED if error else readiness.state).value,
+        "loaded_bytes": readiness.loaded_bytes,
+        "total_bytes": readiness.total_bytes,
+        "error": error.to_json() if error else None,
+        "context": generator.context if generator else 0,
+        "placement": generator.placement.to_json() if generator else None,
+        "note": generator.note.to_json() if generator and generator.note else None,
+    }
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Turn every error into OpenAI's error JSON."""
+
+    @app.exception_handler(CriaError)
+    async def said(_: Request, error: CriaError) -> Response:
+        return _error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, problem: RequestValidationError) -> Response:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _error_response(UsageError("engine.bad_request", field=where, what=str(first["msg"])))
+
+
+def _error_response(error: CriaError) -> JSONResponse:
+    return JSONResponse(protocol.error_body(error), protocol.error_status(error))
+
+
+def _ready(readiness: Readiness) -> Generator:
+    if readiness.generator is None or readiness.state is not EngineState.READY:
+        raise EngineError("engine.not_ready")
+    problem = readiness.generator.problem()
+    if problem is not None:
+        raise problem
+    return readiness.generator
+
+
+async def _prepared(generator: Generator, body: protocol.ChatRequest) -> Prompt:
+    if not body.messages[-1].content.strip():
+        raise UsageError("engine.empty_message")
+    work = asyncio.to_thread(generator.prepare, body.chat_messages(), body.sampling())
+    try:
+        return await asyncio.wait_for(work, PREPARE_TIMEOUT_S)
+    except TimeoutError as problem:
+        raise EngineError("engine.prompt_too_slow", seconds=PREPARE_TIMEOUT_S) from problem
+
+
+async def _unless_gone(request: Request, work: Awaitable[dict[str, Any]]) -> Response:
+    """Await an answer, and drop it when the client leaves: nobody is there to read it."""
+    answer = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            return Response(status_code=499)  # nginx's "client closed request"; nobody sees it
+        return JSONResponse(answer.result())
+    finally:
+        for task in (answer, gone):
+            task.cancel()
+        await asyncio.wait((answer, gone))
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Reply:
+    """One reply on its way: waits for a slot, measures, and hands out steps in either shape."""
+
+    def __init__(
+        self, generator: Generator, desk: Desk, prompt: Prompt, body: protocol.ChatRequest, model: str, arrived: float
+    ) -> None:
+        self._generator, self._desk, self._prompt, self._body = generator, desk, prompt, body
+        self._head = protocol.reply_head(f"chatcmpl-{uuid.uuid4().hex}", model, int(time.time()), streaming=body.stream)
+        self._arrived = arrived
+        self._first = self._last = 0.0
+        self._tokens = 0
+
+    async def steps(self) -> AsyncGenerator[Step, None]:
+        """Yield the generator's steps, from the moment a slot is free."""
+        async with self._desk.slot(self._generator.slots):
+            stream = self._generator.generate(self._prompt, self._body.sampling())
+            async with contextlib.aclosing(stream) as steps:  # type: ignore[type-var] # every generator here has aclose
+                async for step in steps:
+                    self._measure(step)
+                    yield step
+
+    def _measure(self, step: Step) -> None:
+        if step.tokens > self._tokens:
+            self._last = time.monotonic()
+            self._first = self._first or self._last
+            self._desk.count(step.tokens - self._tokens)
+            self._tokens = step.tokens
+
+    def _usage(self) -> Usage:
+        waited = self._first - self._arrived if self._first else 0.0
+        return Usage(self._prompt.tokens, self._tokens, round(waited, 4), round(self._last - self._first, 4))
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Yield the reply as server-sent events; an error in mid-reply is the last event."""
+        try:
+            async with contextlib.aclosing(self.steps()) as steps:
+                async for step in steps:
+                    usage = self._usage() if step.finish else None
+                    chunk = protocol.chunk_json(
+                        self._head, step.text, tokens=step.tokens, finish=step.finish, usage=usage
+                    )
+                    yield protocol.sse(chunk)
+            yield protocol.DONE
+        except CriaError as error:
+            yield protocol.sse(protocol.error_body(error))
+        except Exception as problem:  # noqa: BLE001 - the headers are out: an event is the only way left to say it
+            yield protocol.sse(protocol.error_body(unexpected(problem)))
+
+    async def whole(self) -> dict[str, Any]:
+        """Return the reply as one document."""
+        parts, finish = [], Finish.STOP
+        async with contextlib.aclosing(self.steps()) as steps:
+            async for step in steps:
+                parts.append(step.text)
+                finish = step.finish or finish
+        return protocol.whole_json(self._head, "".join(parts), finish, self._usage())

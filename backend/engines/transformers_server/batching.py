@@ -1,0 +1,165 @@
+"""Tokens for several requests at once, through transformers' continuous batching.
+
+Requests join and leave the running batch at any step; the cache is bounded in tokens, and a prompt is computed in
+chunks so that nobody's reply stands still while another's long prompt is read. Knows nothing about text.
+"""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessorList
+from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
+from transformers.generation.continuous_batching.continuous_api import OutputRouter
+from transformers.generation.continuous_batching.requests import GenerationOutput
+
+from backend.engines.base import Sampling
+from backend.engines.transformers_server.sampling import PerRequestSampling
+from backend.engines.transformers_server.tokens import Mailbox
+from backend.errors import CriaError, EngineError, MachineError
+
+SLOTS = 8
+PAGE = 64  # tokens of cache given out together; shared prompt beginnings are shared by whole pages
+CPU_CHUNK, GPU_CHUNK = 128, 2048  # tokens of prompt computed in one step: how long a stop can take, at most
+CPU_CONVERSATIONS, GPU_CONVERSATIONS = 2, SLOTS  # full contexts that the cache holds, if there is room
+
+
+@dataclass
+class _Open:
+    """A request on its way: where its tokens go, and how many of them went."""
+
+    mailbox: Mailbox
+    sent: int = 0
+
+
+class _Router(OutputRouter):  # type: ignore[misc] # transformers is untyped
+    """Delivers outputs to the requests that are still open and drops the rest; the library's own would keep them."""
+
+    def __init__(self, deliver: Callable[[GenerationOutput], None]) -> None:
+        super().__init__()
+        self._deliver = deliver
+
+    def deliver(self, output: GenerationOutput) -> None:
+        self._deliver(output)
+
+    def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
+        for output in outputs:
+            self._deliver(output)
+
+
+def cache_pages(context: int, cache_room: int, bytes_per_token: int, *, conversations: int) -> int:
+    """Return how many pages of cache to take: so many full conversations if there is room, one at least.
+
+    All of it is taken at once, so it is bounded by what is likely used; if conversations grow beyond it together, some
+    wait and are computed again.
+    """
+    one = -(-context // PAGE) + 1
+    affordable = cache_room * 4 // 5 // (bytes_per_token * PAGE)  # the rest: what attention reads out of one layer
+    return max(one, min(affordable, one * conversations))
+
+
+class BatchedTokens:
+    """``TokenSource`` over one ``ContinuousBatchingManager``."""
+
+    slots = SLOTS
+
+    def __init__(self, model: Any, *, eos: Sequence[int], pages: int, chunk: int) -> None:
+        self._eos = list(eos) or [-1]
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+        self._names = count()
+        self._computed = 0
+        self._sampling = PerRequestSampling()
+        self._manager = model.init_continuous_batching(
+            GenerationConfig(do_sample=True, eos_token_id=self._eos, temperature=None, top_k=None, top_p=None),
+            ContinuousBatchingConfig(
+                page_size=PAGE,
+                num_blocks=pages,
+                max_batch_tokens=chunk,
+                max_requests_per_batch=SLOTS,
+                max_memory_percent=1.0,
+                # The sampling above looks requests up in the computing thread, between two steps.
+                use_async_batching=False,
+                use_cuda_graph=False,
+                auto_switch_to_flash=False,
+            ),
+        )
+        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._sampling]))
+        processors.tensors_required = 1  # one row of arguments for our one processor
+        self._manager.logit_processor = processors
+        self._manager.output_router = _Router(self._deliver)
+        try:
+            self._manager.warmup()  # takes the cache now, so that a lack of memory is said while loading
+        except (MemoryError, RuntimeError, ValueError) as problem:
+            raise MachineError("engine.no_room_cache", tokens=pages * PAGE, what=str(problem)[:300]) from problem
+        self._manager.start()
+
+    async def stream(self, ids: Sequence[int], sampling: Sampling, limit: int) -> AsyncIterator[Sequence[int]]:
+        """Yield new tokens as they are computed; closing cancels the request before the next step."""
+        name, request = f"r{next(self._names)}", _Open(Mailbox())
+        with self._lock:
+            self._open[name] = request
+        ended = False
+        try:
+            accepted = self._manager.add_request(
+                list(ids), name, max_new_tokens=limit, streaming=True, eos_token_id=self._eos, sampling=sampling
+            )
+            if accepted is None:
+                raise self.problem() or EngineError("engine.not_ready")
+            while (tokens := await request.mailbox.get()) is not None:
+                yield tokens
+            ended = True
+        finally:
+            with self._lock:
+                self._open.pop(name, None)
+            self._sampling.broken.discard(name)
+            if not ended:
+                self._manager.cancel_request(name)
+
+    def _deliver(self, output: GenerationOutput) -> None:
+        """Hand new tokens to whoever waits for them. Runs in the generation thread."""
+        self._computed += 1
+        with self._lock:
+            request = self._open.get(output.request_id)
+        broken = output.request_id in self._sampling.broken
+        if broken:
+            self._sampling.broken.discard(output.request_id)
+        if request is None:
+            return
+        if broken:
+            request.mailbox.put(EngineError("engine.not_numbers"))
+            return
+        if output.error is not None:
+            request.mailbox.put(EngineError("engine.computation_failed", what=output.error[:300]))
+            return
+        new = output.generated_tokens[request.sent :]
+        request.sent += len(new)
+        request.mailbox.put(new)
+        if output.is_finished():
+            request.mailbox.put(None)
+
+    def computed(self) -> int:
+        """Return how many tokens were computed since the start."""
+        return self._computed
+
+    def cache(self) -> tuple[int, int]:
+        """Return (used, total) tokens of cache."""
+        processor = self._manager.batch_processor
+        if processor is None:
+            return 0, 0
+        total = processor.cache.num_blocks * PAGE
+        return round(total * (1 - processor.cache.compute_free_capacity())), total
+
+    def problem(self) -> CriaError | None:
+        """Return why the generation thread ended, if it did."""
+        fatal = self._manager.background_thread_status.fatal_error
+        if fatal is not None:
+            return EngineError("engine.computation_failed", what=str(fatal)[:300])
+        return None if self._manager.is_running() else EngineError("engine.computation_failed", what="thread ended")
+
+    def close(self) -> None:
+        """Stop at once."""
+        if self._manager.is_running():
+            self._manager.stop(block=True, timeout=2.0, hard_stop=True)

@@ -1,0 +1,217 @@
+"""From a model folder to something that answers: placement, weights read with real progress, a source of tokens.
+
+Weights come through Cria's own reader, so files, names and shapes are checked before memory is taken, nothing is
+unpickled and no index leads out of the folder; the configuration is built from checked sizes. Missing tensors, which
+transformers would fill with noise, are errors. Knows nothing about HTTP.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import psutil
+import torch
+import transformers
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedTokenizerFast
+
+from backend.engines.base import EngineOptions, Sampling
+from backend.engines.folder import ModelFolder, open_folder, wanted_context
+from backend.engines.generator import Generator, Readiness
+from backend.engines.transformers_server import batching
+from backend.engines.transformers_server.batching import BatchedTokens
+from backend.engines.transformers_server.one_at_a_time import SingleTokens
+from backend.engines.transformers_server.placement import Machine, Need, Placement, Room, place
+from backend.engines.transformers_server.quantise import quantisation, spare_odd_shapes
+from backend.engines.transformers_server.text_generator import TextGenerator
+from backend.engines.transformers_server.tokens import TokenSource
+from backend.errors import CriaError, WeightsError
+from backend.text import Message
+from backend.weights.checkpoint import Checkpoint, Tensor
+from backend.weights.shape import EMBED, HEAD, ModelShape
+
+_VIEW_AS = {"BF16": torch.bfloat16}
+
+
+def load(readiness: Readiness) -> Generator:
+    """Load the folder that ``readiness`` names, reporting bytes there.
+
+    Raises:
+        WeightsError: the folder is not what it should be.
+        MachineError: it does not fit.
+    """
+    _quiet()
+    options = readiness.options
+    folder = open_folder(readiness.folder)
+    readiness.total_bytes = folder.checkpoint.nbytes
+    wanted = wanted_context(folder, options.context)
+    placement = place(need_of(folder.checkpoint, wanted), options, look_around())
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder.checkpoint, options, placement, _Progress(readiness))
+    several = len(placement.gpus) > 1
+    source: TokenSource = SingleTokens(model, eos=folder.eos) if several else _batched(model, folder, placement)
+    asyncio.run(_first_token(source, folder.checkpoint.shape.bos or 0))
+    return TextGenerator(
+        tokenizer,
+        source,
+        eos=folder.eos,
+        stops=folder.stops,
+        context=placement.context,
+        placement=placement.message,
+        note=_note(placement, options, wanted=wanted, template=bool(tokenizer.chat_template), single=several),
+    )
+
+
+def look_around() -> Machine:
+    """Return the memory that is free now, on every GPU that this process sees and in RAM."""
+    rooms = []
+    for index in range(torch.cuda.device_count()):
+        free, _ = torch.cuda.mem_get_info(index)
+        major, _ = torch.cuda.get_device_capability(index)
+        rooms.append(Room(index, torch.cuda.get_device_name(index), free, bf16=major >= 8))
+    return Machine(psutil.virtual_memory().available, tuple(rooms), torch.backends.mps.is_available())
+
+
+def need_of(checkpoint: Checkpoint, context: int) -> Need:
+    """Return a model in numbers. Quantisation shrinks the matrices of the layers, not embeddings and output."""
+    shape = checkpoint.shape
+    matrices = sum(prod(t.shape) for name, t in checkpoint.items() if len(t.shape) == 2 and name not in (EMBED, HEAD))
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim  # keys and values
+    return Need(matrices, checkpoint.parameters - matrices, cache, context)
+
+
+def config_of(shape: ModelShape, eos: tuple[int, ...] = ()) -> LlamaConfig:
+    """Build the configuration from checked sizes; nothing of a foreign config.json gets any further than those."""
+    rope = {"rope_type": "default", **(shape.rope_scaling or {}), "rope_theta": shape.rope_theta}
+    return LlamaConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.max_positions,
+        rms_norm_eps=shape.norm_eps,
+        rope_parameters=rope,
+        tie_word_embeddings=shape.tie,
+        attention_bias=shape.attention_bias,
+        mlp_bias=shape.mlp_bias,
+        bos_token_id=shape.bos,
+        eos_token_id=list(eos) or None,
+    )
+
+
+def load_tokenizer(folder: ModelFolder) -> Any:
+    """Load the folder's tokenizer: ``tokenizer.json`` as it is, else SentencePiece's ``tokenizer.model``."""
+    kind = PreTrainedTokenizerFast if (folder.path / "tokenizer.json").is_file() else LlamaTokenizer
+    try:
+        return kind.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False)
+    except Exception as problem:  # the parser of an untrusted file raises whatever it likes
+        raise WeightsError("engine.bad_tokenizer", folder=str(folder.path), what=str(problem)[:300]) from problem
+
+
+class _Progress:
+    """Counts the bytes of weights that were really read."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Note bytes read; several threads read."""
+        with self._lock:
+            self._readiness.loaded_bytes += count
+
+
+class _Lazy:
+    """A tensor of the checkpoint in the shape transformers' loader wants: read when it is indexed."""
+
+    def __init__(self, tensor: Tensor, progress: _Progress) -> None:
+        self._tensor, self._progress = tensor, progress
+
+    def __getitem__(self, _: Any) -> torch.Tensor:
+        array = self._tensor.array()
+        self._progress.add(array.nbytes)
+        tensor = torch.from_numpy(array)
+        dtype = _VIEW_AS.get(self._tensor.dtype)
+        return tensor if dtype is None else tensor.view(dtype)
+
+
+def load_model(checkpoint: Checkpoint, options: EngineOptions, placement: Placement, progress: _Progress) -> Any:
+    """Return the model on its device, weights read tensor by tensor.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected or of another shape.
+    """
+    state: Mapping[str, _Lazy] = {name: _Lazy(tensor, progress) for name, tensor in checkpoint.items()}
+    dtype = getattr(torch, placement.dtype)
+    model, found = LlamaForCausalLM.from_pretrained(
+        None,
+        config=config_of(checkpoint.shape),
+        state_dict=state,
+        dtype=dtype,
+        device_map=_device_map(placement),
+        max_memory=dict(placement.max_memory) or None,
+        quantization_config=quantisation(options.bits, dtype),
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if found.get(key):
+            raise WeightsError("engine.tensors_differ", kind=key, names=", ".join(sorted(map(str, found[key]))[:5]))
+    if options.bits == 4:
+        spare_odd_shapes(model)
+    return model
+
+
+def _device_map(placement: Placement) -> str | dict[str, Any]:
+    if len(placement.gpus) > 1:
+        return "balanced"
+    return {"": placement.gpus[0] if placement.gpus else placement.device}
+
+
+def _batched(model: Any, folder: ModelFolder, placement: Placement) -> BatchedTokens:
+    shape, on_gpu = folder.checkpoint.shape, placement.device == "cuda"
+    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * getattr(torch, placement.dtype).itemsize
+    conversations = batching.GPU_CONVERSATIONS if on_gpu else batching.CPU_CONVERSATIONS
+    pages = batching.cache_pages(placement.context, placement.cache_room, per_token, conversations=conversations)
+    chunk = batching.GPU_CHUNK if on_gpu else batching.CPU_CHUNK
+    return BatchedTokens(model, eos=folder.eos, pages=pages, chunk=chunk)
+
+
+async def _first_token(source: TokenSource, token: int) -> None:
+    """Compute one token, so that what cannot compute fails here and not in somebody's first reply."""
+    try:
+        async for _ in source.stream([token], Sampling(temperature=0.0), 1):
+            pass
+    except CriaError:
+        source.close()
+        raise
+
+
+def _note(placement: Placement, options: EngineOptions, *, wanted: int, template: bool, single: bool) -> Message | None:
+    """Return the one thing most worth saying about how it was loaded."""
+    if not template:
+        return Message("engine.note.no_template")
+    if placement.context < wanted:
+        return Message("engine.note.shorter_context", {"context": placement.context, "wanted": wanted})
+    if single:
+        return Message("engine.note.one_at_a_time")
+    if options.bits != 16 and placement.device == "cpu":
+        return Message("engine.note.bits_on_cpu", {"bits": options.bits})
+    return None
+
+
+def _quiet() -> None:
+    """Keep the log for what matters: bitsandbytes remarks on every matrix of every step."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_warning()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

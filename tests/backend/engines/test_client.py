@@ -1,0 +1,86 @@
+"""The client against servers that do not do what they should."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from backend.engines.base import ChatMessage, Finish, Piece, Sampling
+from backend.engines.client import Endpoint, stream_chat
+from backend.errors import EngineError
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+Say = Callable[[bytes], Endpoint]
+
+
+@pytest.fixture
+def says() -> Iterator[Say]:
+    """Return a maker of servers that answer one request with fixed bytes and hang up."""
+    listeners: list[socket.socket] = []
+
+    def make(answer: bytes) -> Endpoint:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+    yield make
+    for listener in listeners:
+        listener.close()
+
+
+def _collect(endpoint: Endpoint) -> list[Piece]:
+    async def run() -> list[Piece]:
+        return [piece async for piece in stream_chat(endpoint, [ChatMessage("user", "hi")], Sampling())]
+
+    return asyncio.run(run())
+
+
+def test_openais_own_stream(says: Say) -> None:
+    chunks = [
+        b': comment\n\ndata: {"choices":[{"delta":{"role":"assistant"}}]}\r\n\r\n',
+        'data: {"choices":[{"delta":{"content":"你\u2028好"}}]}\n\n'.encode(),
+        b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n',
+        b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\ndata: [DONE]\n\n',
+    ]
+    pieces = _collect(says(HEAD + b"\r\n" + b"".join(chunks)))
+    assert [piece.text for piece in pieces] == ["你\u2028好", ""]
+    assert pieces[-1].finish is Finish.LENGTH
+    assert pieces[-1].usage is not None
+    assert pieces[-1].usage.completion_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "key"),
+    [
+        (b"", "engine.lost"),
+        (b"nonsense\r\n\r\n", "engine.lost"),
+        (HEAD + b"\r\n", "engine.lost"),
+        (HEAD + b'\r\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\n', "engine.lost"),
+        (HEAD + b"Content-Length: 500\r\n\r\ndata: {", "engine.lost"),
+        (HEAD + b"\r\ndata: {nonsense\n\n", "engine.lost"),
+        (HEAD + b"\r\ndata: []\n\n", "engine.lost"),
+        (HEAD + b'\r\ndata: {"error": {"message": "boom"}}\n\n', "engine.refused"),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\noops", "engine.refused"),
+    ],
+)
+def test_a_broken_stream_is_an_engine_error(says: Say, answer: bytes, key: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        _collect(says(answer))
+    assert caught.value.key == key
+
+
+def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(EngineError, match="connection"):
+        _collect(Endpoint(f"http://127.0.0.1:{port}"))
