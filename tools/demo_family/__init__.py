@@ -1,0 +1,1 @@
+"""Makes, scores and documents the demo family under assets/demo. Cria itself never imports it."""
