@@ -50,8 +50,10 @@ class Echo:
         language = "zh-CN" if _CHINESE.search(prompt.text) else "en"
         words = split_words(say(language, "engine.echo.reply", text=prompt.text))
         most, when_full = limit(prompt.tokens, sampling, self.context)
+        began = time.monotonic()
         for count, word in enumerate(words[:most], start=1):
-            await asyncio.sleep(self._pause_s)
+            # By the clock, not by adding up pauses: each sleep is a little late, and the pace is what tests rely on.
+            await asyncio.sleep(max(0.0, began + count * self._pause_s - time.monotonic()))
             self._computed += 1
             yield Step(word, count)
         yield Step("", min(len(words), most), Finish.STOP if len(words) <= most else when_full)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from backend.engines.base import EngineOptions, Sampling
 from backend.engines.folder import ModelFolder, open_folder, wanted_context
@@ -27,6 +27,7 @@ from backend.engines.transformers_server.one_at_a_time import SingleTokens
 from backend.engines.transformers_server.placement import Machine, Need, Placement, Room, place
 from backend.engines.transformers_server.quantise import quantisation, spare_odd_shapes
 from backend.engines.transformers_server.text_generator import TextGenerator
+from backend.engines.transformers_server.tokenizer import load_tokenizer
 from backend.engines.transformers_server.tokens import TokenSource
 from backend.errors import CriaError, WeightsError
 from backend.text import Message
@@ -103,15 +104,6 @@ def config_of(shape: ModelShape, eos: tuple[int, ...] = ()) -> LlamaConfig:
         bos_token_id=shape.bos,
         eos_token_id=list(eos) or None,
     )
-
-
-def load_tokenizer(folder: ModelFolder) -> Any:
-    """Load the folder's tokenizer: ``tokenizer.json`` as it is, else SentencePiece's ``tokenizer.model``."""
-    kind = PreTrainedTokenizerFast if (folder.path / "tokenizer.json").is_file() else LlamaTokenizer
-    try:
-        return kind.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False)
-    except Exception as problem:  # the parser of an untrusted file raises whatever it likes
-        raise WeightsError("engine.bad_tokenizer", folder=str(folder.path), what=str(problem)[:300]) from problem
 
 
 class _Progress:

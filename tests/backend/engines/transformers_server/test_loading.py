@@ -3,8 +3,10 @@
 import asyncio
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ from backend.engines.base import ChatMessage, EngineOptions, Finish, Sampling
 from backend.engines.generator import Generator, Readiness, Step
 from backend.engines.supervisor import Supervisor
 from backend.errors import ContextFull, CriaError, UsageError
+from backend.settings import ASSETS
 from tests.backend.engines import tiny
 from tests.backend.engines.conftest import GREEDY, answer, ask, text_of
 
@@ -66,6 +69,7 @@ def test_the_same_as_ordinary_generation(real: Supervisor, tiny_folder: Path) ->
     from backend.engines.transformers_server import loading
     from backend.engines.transformers_server.one_at_a_time import SingleTokens
     from backend.engines.transformers_server.text_generator import TextGenerator
+    from backend.engines.transformers_server.tokenizer import load_tokenizer
 
     folder = open_folder(tiny_folder)
     options = EngineOptions(device="cpu")
@@ -73,7 +77,7 @@ def test_the_same_as_ordinary_generation(real: Supervisor, tiny_folder: Path) ->
     readiness = Readiness(tiny_folder, options)
     model = loading.load_model(folder.checkpoint, options, placement, loading._Progress(readiness))
     assert readiness.loaded_bytes == folder.checkpoint.nbytes
-    tokenizer = loading.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     generator = TextGenerator(
         tokenizer,
@@ -241,9 +245,28 @@ def test_how_much_cache_is_taken(room: int, conversations: int, pages: int) -> N
 
 def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
     from backend.engines.folder import open_folder
-    from backend.engines.transformers_server.loading import load_tokenizer
+    from backend.engines.transformers_server.tokenizer import load_tokenizer
 
     folder = tiny.write_model(tmp_path / "m")
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0"}))
     with pytest.raises(CriaError, match="tokenizer"):
         load_tokenizer(open_folder(folder))
+
+
+def test_a_lone_sentencepiece_file_with_empty_special_tokens_is_mended(tmp_path: Path) -> None:
+    from backend.engines.folder import ModelFolder, open_folder
+    from backend.engines.transformers_server.tokenizer import load_tokenizer
+
+    upload = tmp_path / "upload"
+    upload.mkdir()
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(ASSETS / "demo" / "delta" / name, upload)
+    opened = open_folder(tiny.write_model(tmp_path / "m"))
+    shape = replace(opened.checkpoint.shape, vocab=2400)
+    checkpoint = replace(opened.checkpoint, folder=upload, shape=shape)
+    tokenizer = load_tokenizer(ModelFolder(checkpoint, 512, (2,), ()))
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
+    ids = tokenizer("Hello! 你好</s>", add_special_tokens=False)["input_ids"]
+    assert ids[-1] == 2
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "Hello! 你好"
+    assert tokenizer.chat_template
