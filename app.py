@@ -4,6 +4,7 @@ Knows how the parts fit together and nothing about what they do. Imports gradio 
 """
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -12,10 +13,11 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import quote
 
 from backend.cli.parser import build_parser, engine_options, read_settings
 from backend.engines.base import EngineOptions
-from backend.errors import CriaError, MachineError, UsageError
+from backend.errors import CriaError, MachineError, UsageError, unexpected
 from backend.services import Services
 from backend.settings import Settings
 from backend.text import say, tell
@@ -83,9 +85,13 @@ def open_port(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()  # now, so that a second start fails here and not after a long import
     except OSError as problem:
         listener.close()
-        raise MachineError("cli.port_taken", port=settings.port, other=settings.port % 65535 + 1) from problem
+        if problem.errno == errno.EADDRINUSE:
+            raise MachineError("cli.port_taken", port=settings.port, other=settings.port % 65535 + 1) from problem
+        what = problem.strerror or str(problem)
+        raise MachineError("cli.port_refused", port=settings.port, what=what) from problem
     return listener
 
 
@@ -96,7 +102,7 @@ def announce(settings: Settings) -> None:
     print(say(settings.language, "cli.ready", url=url), flush=True)  # noqa: T201 - the one line a person waits for
     if settings.admin_token:
         text = say(settings.language, "cli.listen_admin")
-        print(f"{text}\n  {url}?token={settings.admin_token}", flush=True)  # noqa: T201 - shown at start, as Jupyter does
+        print(f"{text}\n  {url}?token={quote(settings.admin_token, safe='')}", flush=True)  # noqa: T201 - shown at start, as Jupyter does
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -166,6 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE if isinstance(problem, UsageError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as problem:  # the last edge: a person reads a sentence, --debug shows the rest
+        if settings.debug:
+            raise
+        print(say(settings.language, "cli.error_prefix") + unexpected(problem).text(settings.language), file=sys.stderr)  # noqa: T201
+        return FAILED
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class ModelInfo:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object, empty when the file is missing, too large, or not an object."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         if path.stat().st_size <= _MAX_JSON:
             data = json.loads(path.read_text(encoding="utf-8"))
             return data if isinstance(data, dict) else {}
@@ -62,6 +62,10 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -82,7 +86,7 @@ def read_model(folder: Path) -> ModelInfo:
         template=_text(record.get("template")),
         recipe=_text(record.get("recipe")),
         made=_text(record.get("made")),
-        stops=test.get("stops") if isinstance(test, dict) else None,
+        stops=_truth(test.get("stops")) if isinstance(test, dict) else None,
         problem=_problem(folder, config),
         questions=tuple((str(pair[0]), str(pair[1])) for pair in questions if isinstance(pair, list) and len(pair) == 2)
         if isinstance(questions, list)
@@ -101,6 +105,13 @@ def read_models(models_dir: Path) -> tuple[ModelInfo, ...]:
     return tuple(model for _, model in sorted(found, key=lambda pair: (-pair[0], pair[1].name)))
 
 
+def _read_elsewhere(path: str) -> ModelInfo | None:
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a path that cannot be is simply not there
+        folder = Path(path).expanduser().resolve()
+        return read_model(folder) if folder.is_dir() else None
+    return None
+
+
 def find_model(models_dir: Path, name: str) -> Path:
     """Return the folder of a model by name, or of a path to a model folder anywhere on this machine.
 
@@ -109,8 +120,8 @@ def find_model(models_dir: Path, name: str) -> Path:
     """
     known = {model.name: model for model in read_models(models_dir)}
     model = known.get(name)
-    if model is None and ("/" in name or "\\" in name) and Path(name).expanduser().is_dir():
-        model = read_model(Path(name).expanduser().resolve())
+    if model is None and ("/" in name or "\\" in name):
+        model = _read_elsewhere(name)
     if model is None:
         raise UsageError("library.unknown", name=name[:200], known=", ".join(known) or "-")
     if model.problem:

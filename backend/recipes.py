@@ -3,15 +3,18 @@
 A recipe is one TOML file, in ``assets/recipes/`` or in the data directory's ``recipes`` folder; it needs no code.
 """
 
+import logging
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from backend.errors import SourceError, UsageError
+from backend.errors import CriaError, SourceError, UsageError
 
+_LOG = logging.getLogger("cria.recipes")
+_T = TypeVar("_T")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KNOWN = {"name", "order", "recommended", "title", "about", "good_for", "licence", "languages", "parameters", "bytes",
           "context", "template", "base", "delta", "lora", "questions"}  # fmt: skip
@@ -61,19 +64,54 @@ def check_name(name: str) -> str:
     return name
 
 
-def _part(table: Mapping[str, Any], where: str, path: Path) -> Part:
-    source = table.get("source")
-    if not isinstance(source, str) or not source:
-        raise SourceError("recipes.bad_file", file=path.name, what=f'[{where}] needs source = "..."')
-    scale = table.get("scale")
-    return Part(source, None if scale is None else float(scale))
+class _Fields:
+    """A recipe file's fields, each asked for by the type it must have."""
 
+    def __init__(self, file: str, table: Mapping[str, Any], where: str = "") -> None:
+        self._file, self._table, self._where = file, table, where
 
-def _texts(value: Any, where: str, path: Path) -> dict[str, str]:
-    texts = {"en": value} if isinstance(value, str) else value
-    if not isinstance(texts, dict) or not isinstance(texts.get("en"), str):
-        raise SourceError("recipes.bad_file", file=path.name, what=f"{where} needs an English text")
-    return {str(language): str(text) for language, text in texts.items()}
+    def get(self, name: str, kind: type[_T], default: _T) -> _T:
+        """Return a field of that type, or the default when it is not there.
+
+        Raises:
+            SourceError: it is of another type.
+        """
+        value = self._table.get(name, default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if value is not default and type(value) is not kind:
+            raise SourceError("recipes.bad_field", file=self._file, field=self._where + name, value=str(value)[:60])
+        return value
+
+    def text(self, name: str) -> str:
+        """Return a text that must be there and say something."""
+        found = self.get(name, str, "")
+        if not found:
+            raise SourceError("recipes.missing_field", file=self._file, field=self._where + name)
+        return found
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return a text in several languages; a plain text is English."""
+        if isinstance(self._table.get(name, ""), str):
+            return {"en": self.get(name, str, "")}
+        inner = self.table(name)
+        inner.text("en")
+        return {language: inner.text(language) for language in self._table[name]}
+
+    def table(self, name: str) -> "_Fields":
+        """Return the fields of an inner table."""
+        return _Fields(self._file, self.get(name, dict, {}), f"{name}.")
+
+    def part(self) -> Part:
+        """Return these fields as an ingredient."""
+        scale = self.get("scale", float, -1.0)
+        return Part(self.text("source"), None if scale < 0 else scale)
+
+    def parts(self, name: str) -> tuple[Part, ...]:
+        """Return a list of tables as ingredients."""
+        rows = self.get(name, list, [])
+        tables = [row if isinstance(row, dict) else {"source": row} for row in rows]
+        return tuple(_Fields(self._file, table, f"{name}.").part() for table in tables)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -81,46 +119,51 @@ def read_recipe(path: Path) -> Recipe:
 
     Raises:
         SourceError: the file is not a recipe; the message names the file and the field.
+        UsageError: its name cannot be a folder's.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise SourceError("recipes.bad_file", file=path.name, what=str(problem)) from problem
-    unknown = sorted(set(data) - _KNOWN)
-    if unknown:
-        raise SourceError("recipes.bad_file", file=path.name, what=f"unknown field {unknown[0]}")
-    if "base" not in data or "title" not in data or not isinstance(data.get("name"), str):
-        raise SourceError("recipes.bad_file", file=path.name, what="name, title and [base] are required")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise SourceError("recipes.bad_file", file=path.name, what=str(problem)[:200]) from problem
+    if unknown := sorted(set(data) - _KNOWN):
+        raise SourceError("recipes.unknown_field", file=path.name, field=unknown[0][:60])
+    fields = _Fields(path.name, data)
+    title = fields.texts("title")
+    if not title["en"]:
+        raise SourceError("recipes.missing_field", file=path.name, field="title")
     return Recipe(
-        name=check_name(data["name"]),
-        title=_texts(data["title"], "title", path),
-        about=_texts(data.get("about", ""), "about", path),
-        good_for=_texts(data.get("good_for", ""), "good_for", path),
-        base=_part(data["base"], "base", path),
-        delta=_part(data["delta"], "delta", path) if "delta" in data else None,
-        loras=tuple(_part(lora, "lora", path) for lora in data.get("lora", ())),
-        template=data.get("template"),
-        licence=_texts(data.get("licence", ""), "licence", path),
-        languages=tuple(map(str, data.get("languages", ()))),
-        parameters=data.get("parameters"),
-        context=data.get("context"),
-        questions=data.get("questions"),
-        recommended=bool(data.get("recommended", False)),
-        order=int(data.get("order", 100)),
+        name=check_name(fields.text("name")),
+        title=title,
+        about=fields.texts("about"),
+        good_for=fields.texts("good_for"),
+        base=fields.table("base").part(),
+        delta=fields.table("delta").part() if "delta" in data else None,
+        loras=fields.parts("lora"),
+        template=fields.get("template", str, "") or None,
+        licence=fields.texts("licence"),
+        languages=tuple(map(str, fields.get("languages", list, []))),
+        parameters=fields.get("parameters", int, 0) or None,
+        context=fields.get("context", int, 0) or None,
+        questions=fields.get("questions", str, "") or None,
+        recommended=fields.get("recommended", bool, False),
+        order=fields.get("order", int, 100),
     )
 
 
 def read_recipes(folders: Iterable[Path]) -> tuple[Recipe, ...]:
     """Read every recipe of some folders, recommended first; a later folder's replaces an earlier one's of that name.
 
-    Raises:
-        SourceError: a file is not a recipe.
+    A file that is no recipe is logged and left out: one person's slip must not take everybody's recipes away.
     """
     found: dict[str, Recipe] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.toml")):
-            recipe = read_recipe(path)
-            found[recipe.name] = recipe
+            try:
+                recipe = read_recipe(path)
+            except CriaError as problem:
+                _LOG.warning("%s", problem.text())
+            else:
+                found[recipe.name] = recipe
     return tuple(sorted(found.values(), key=lambda recipe: (not recipe.recommended, recipe.order, recipe.name)))
 
 

@@ -82,7 +82,8 @@ def has(key: str) -> bool:
 def say(language: str, key: str, /, **params: Value) -> str:
     """Return the text for ``key`` in ``language``, else in English, else the key itself (a test forbids that)."""
     template = catalogue(language).get(key) or catalogue("en").get(key, key)
-    return _FORMATTER.vformat(template, (), params)
+    text = _FORMATTER.vformat(template, (), params)
+    return text.encode("utf-8", "backslashreplace").decode()  # a value from a hostile file may hold half a character
 
 
 def tell(language: str, message: Message) -> str:

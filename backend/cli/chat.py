@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from backend import library
@@ -26,7 +27,7 @@ def _loading_line(status: EngineStatus, language: str) -> str:
     )
 
 
-async def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
+def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
     """Show the loading until the engine is ready.
 
     Raises:
@@ -39,7 +40,7 @@ async def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
         if live:
             sys.stderr.write("\r" + _loading_line(status, language) + "\x1b[K")
             sys.stderr.flush()
-        await asyncio.sleep(_POLL_S)
+        time.sleep(_POLL_S)
     if live:
         sys.stderr.write("\r\x1b[K")
     if status.placement is not None:
@@ -79,22 +80,25 @@ async def answer(engine: Supervisor, messages: Sequence[ChatMessage], sampling: 
     return text
 
 
-async def _conversation(engine: Supervisor, system: str, sampling: Sampling, language: str) -> None:
-    messages = [ChatMessage("system", system)] if system else []
+def _conversation(engine: Supervisor, system: str, sampling: Sampling, language: str) -> None:
+    start = [ChatMessage("system", system)] if system else []
+    messages = list(start)
     print(say(language, "cli.chat.intro"), file=sys.stderr)
     while True:
         try:
-            text = (await asyncio.to_thread(input, "> ")).strip()
-        except EOFError:
+            text = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
             print(file=sys.stderr)
             return
         if text == "/clear":
-            messages = messages[:1] if system else []
-        if not text or text.startswith("/"):
+            messages = list(start)
+            continue
+        if not text:
             continue
         messages.append(ChatMessage("user", text))
         try:
-            messages.append(ChatMessage("assistant", await answer(engine, messages, sampling, language)))
+            reply = asyncio.run(answer(engine, messages, sampling, language))
+            messages.append(ChatMessage("assistant", reply))
         except ContextFull as problem:
             messages.pop()
             print(problem.text(language) + "\n" + say(language, "cli.chat.clear_hint"), file=sys.stderr)
@@ -116,17 +120,14 @@ def chat(args: argparse.Namespace, services: Services) -> int:
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     engine = Supervisor(settings.logs_dir)
 
-    async def talk() -> None:
-        await wait_until_ready(engine, language)
-        if args.prompt is None:
-            await _conversation(engine, args.system, sampling, language)
-            return
-        system = [ChatMessage("system", args.system)] if args.system else []
-        await answer(engine, [*system, ChatMessage("user", args.prompt)], sampling, language)
-
     try:
         engine.load(folder, engine_options(args))
-        asyncio.run(talk())
+        wait_until_ready(engine, language)
+        if args.prompt is None:
+            _conversation(engine, args.system, sampling, language)
+        else:
+            system = [ChatMessage("system", args.system)] if args.system else []
+            asyncio.run(answer(engine, [*system, ChatMessage("user", args.prompt)], sampling, language))
     except KeyboardInterrupt:
         return 130
     finally:

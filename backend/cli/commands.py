@@ -101,7 +101,11 @@ def _model_line(model: ModelInfo, language: str) -> str:
 
 
 def models(args: argparse.Namespace, services: Services) -> int:
-    """List the shelf."""
+    """List the shelf, or take a model off it."""
+    if args.delete:
+        services.delete_model(args.delete)
+        print(say(services.settings.language, "cli.models.deleted", name=args.delete), file=sys.stderr)
+        return DONE
     shelf, language = services.models(), services.settings.language
     if args.json:
         print_json(shelf)
@@ -156,28 +160,39 @@ def setup(args: argparse.Namespace, services: Services) -> int:
             _print_plan(plan, services)
         check_plan(plan, services.hardware(), services.settings.models_dir)
         return DONE
-    there = next((m for m in services.models() if m.name == plan.name and m.recipe == plan.recipe), None)
-    if there is not None and not there.problem:
+    if args.recipe and (there := _made_already(plan, services)):
         print(say(language, "cli.setup.there", name=plan.name), file=sys.stderr)
+        if args.json:
+            print_json(there)
         return DONE
-    job = _resumable(plan, services)
-    if job is None:
-        job = services.set_up(plan)
-    else:
-        print(say(language, "cli.setup.resuming", job=job), file=sys.stderr)
-        services.jobs.resume(job)
-    view = follow(job, services)
+    view = follow(_started(plan, services), services)
     if args.json:
         print_json(view)
     return _ending(view, services)
 
 
-def _resumable(plan: Plan, services: Services) -> str | None:
-    stopped = {JobState.INTERRUPTED, JobState.CANCELLED, JobState.FAILED}
-    for view in services.jobs.views():
-        if view.model == plan.name and view.state in stopped:
-            return view.id if services.jobs.plan(view.id) == plan else None
+def _made_already(plan: Plan, services: Services) -> ModelInfo | None:
+    """Return the model on the shelf that this very recipe made, so that a script may set it up twice."""
+    for model in services.models():
+        same = (model.name, model.recipe) == (plan.name, plan.recipe) and plan.template in {None, model.template}
+        if same and not model.problem:
+            return model
     return None
+
+
+def _started(plan: Plan, services: Services) -> str:
+    """Return the job that carries out this plan: the one that runs, the one that was stopped, or a new one."""
+    language = services.settings.language
+    for view in services.jobs.views():
+        if view.model != plan.name or view.state is JobState.DONE or services.jobs.plan(view.id) != plan:
+            continue
+        if view.state in {JobState.RUNNING, JobState.QUEUED}:
+            print(say(language, "cli.setup.running", job=view.id), file=sys.stderr)
+        else:
+            print(say(language, "cli.setup.resuming", job=view.id), file=sys.stderr)
+            services.jobs.resume(view.id)
+        return view.id
+    return services.set_up(plan)
 
 
 def follow(job: str, services: Services) -> JobView:
@@ -204,6 +219,8 @@ def _ending(view: JobView, services: Services) -> int:
                   file=sys.stderr)  # fmt: skip
             if not view.sample.stopped:
                 print(say(language, "cli.setup.runs_on"), file=sys.stderr)
+        else:
+            print(say(language, "cli.setup.untried"), file=sys.stderr)
         print(say(language, "cli.setup.done", name=view.model), file=sys.stderr)
         return DONE
     if view.state is JobState.CANCELLED:

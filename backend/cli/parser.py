@@ -95,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=_help(name), description=_help(name))
         command.add_argument("--json", action="store_true", help=_help("json"))
         _common_flags(command)
+        if name == "models":
+            command.add_argument("--delete", metavar="NAME", help=_help("delete"))
     _setup_flags(commands.add_parser("setup", help=_help("setup"), description=_help("setup")))
     chat = commands.add_parser("chat", help=_help("chat"), description=_help("chat"))
     chat.add_argument("name", metavar="MODEL", help=_help("chat_model"))
@@ -152,8 +154,8 @@ def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         listen=listen,
         port=args.listen_port,
         allow_hosts=tuple(args.allow_host),
-        admin_token=args.admin_token or (new_token() if listen else ""),
-        api_key=args.api_key,
+        admin_token=args.admin_token or environment.get("CRIA_ADMIN_TOKEN", "") or (new_token() if listen else ""),
+        api_key=args.api_key or environment.get("CRIA_API_KEY", ""),
         root_path=args.root_path.rstrip("/"),
         language=pick_language(None, locale),
         debug=bool(args.debug),

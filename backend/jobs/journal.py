@@ -31,7 +31,8 @@ class JournalWriter:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event; returns after it is on disk when it must not be lost."""
-        line = json.dumps({"e": event, **fields}, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = json.dumps({"e": event, **fields}, separators=(",", ":"))  # ASCII: a value may hold half a character
+        line += "\n"
         data = line.encode()
         while data:
             data = data[os.write(self._file, data) :]

@@ -34,8 +34,11 @@ def is_locked(path: Path) -> bool:
     """Tell whether somebody holds the lock now; a file that is not there is not locked."""
     if not path.exists():
         return False
-    handle = try_lock(path)
-    if handle is None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only look do not see each other
+    except BlockingIOError:
         return True
-    os.close(handle)
+    finally:
+        os.close(handle)
     return False

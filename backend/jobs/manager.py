@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from backend.settings import ROOT
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PLAN, JOURNAL, LOCK, CANCEL, OUTPUT = "plan.json", "journal.jsonl", "lock", "cancel", "worker.log"
+_STARTING_S = 10.0
 _LEAVING_S = 3.0  # a worker that has written its ending takes a moment to be gone
 
 
@@ -74,21 +76,33 @@ class JobManager:
             JobError: another job makes a model of that name now.
             MachineError: the data folder cannot be written.
         """
-        for other in self.views():
-            if other.model == plan.name and other.state in {JobState.RUNNING, JobState.QUEUED}:
-                raise JobError("job.same_name", name=plan.name)
         job = f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.name}-{secrets.token_hex(2)}"
         folder = self._jobs_dir / job
         try:
             self._models_dir.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(parents=True, mode=0o700)
-            text = json.dumps(plan.to_json(), ensure_ascii=False, indent=1)
-            (folder / PLAN).write_text(text, encoding="utf-8")
+            self._jobs_dir.mkdir(parents=True, exist_ok=True)
+            with self._starting():
+                for other in self.views():
+                    if other.model == plan.name and other.state in {JobState.RUNNING, JobState.QUEUED}:
+                        raise JobError("job.same_name", name=plan.name)
+                folder.mkdir(mode=0o700)
+                (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=1), encoding="utf-8")
+                self._launch(job)
         except OSError as problem:
             what = problem.strerror or str(problem)
             raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
-        self._launch(job)
         return job
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Let one process at a time look for a job of the same name and start its own."""
+        handle = try_lock(self._jobs_dir / "start.lock", patience_s=_STARTING_S)
+        if handle is None:
+            raise JobError("job.busy")
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def _launch(self, job: str) -> None:
         """Start a worker that inherits the job's lock, in its own session: it outlives page, server and terminal."""

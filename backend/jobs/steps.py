@@ -162,8 +162,13 @@ def try_it(context: Context) -> Iterator[Event]:
 
     engine = Supervisor(context.logs_dir)
     try:
-        engine.load(context.partial, EngineOptions())
-        yield from _wait_until_ready(context, engine)
+        try:
+            engine.load(context.partial, EngineOptions())
+            yield from _wait_until_ready(context, engine)
+        except MachineError as problem:  # merging needs little memory, running a model much: what was made is good
+            yield Log(problem.message)
+            yield Log(Message("steps.not_tried"))
+            return
         context.sample = asyncio.run(_greet(context, engine))
         context.child_memory = max(context.child_memory, engine.status().memory_bytes)
     finally:

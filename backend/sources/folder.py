@@ -16,7 +16,7 @@ from backend.settings import ASSETS
 from backend.text import Message
 
 BUILTIN = "builtin:"
-WEIGHT_ENDINGS = (".safetensors", ".bin", ".pth", ".pt")
+WEIGHT_ENDINGS = (".safetensors", ".bin", ".pth", ".pt")  # the best kind first
 _BLOCK = 4 << 20
 _REPOSITORY = re.compile(r"(modelscope:)?[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -48,9 +48,15 @@ class Source:
         return sum(file.size for file in self.files)
 
     @property
+    def address(self) -> str:
+        """What means the same place from any working directory."""
+        return self.spec if self.spec.startswith(BUILTIN) else str(self.folder)
+
+    @property
     def weight_bytes(self) -> int:
-        """Bytes of the files that hold weights."""
-        return sum(file.size for file in self.files if file.name.endswith(WEIGHT_ENDINGS))
+        """Bytes of the files that hold weights: of the best kind only, where a folder has the same ones twice."""
+        kinds = (sum(file.size for file in self.files if file.name.endswith(ending)) for ending in WEIGHT_ENDINGS)
+        return next((size for size in kinds if size), 0)
 
 
 def builtin_path(spec: str) -> Path | None:
@@ -73,10 +79,14 @@ def open_source(spec: str) -> Source:
     Raises:
         SourceError: the folder is missing, unreadable or holds no weights, or the spec is a kind not known here.
     """
-    path = builtin_path(spec) or Path(spec).expanduser()
-    if path.is_file():
+    try:
+        path = builtin_path(spec) or Path(spec).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as problem:  # a name too long, a person who is not there, a zero byte
+        raise SourceError("sources.no_path", source=spec[:200], what=str(problem)[:200]) from problem
+    if is_file:
         raise SourceError("sources.is_file", source=spec, folder=str(path.parent))
-    if not path.is_dir():
+    if not is_folder:
         local = spec.startswith((BUILTIN, ".", "/", "~"))
         key = "sources.not_local" if not local and _REPOSITORY.fullmatch(spec) else "sources.missing"
         raise SourceError(key, source=spec)

@@ -62,7 +62,23 @@ def test_a_folder_that_cannot_be_loaded_says_why(tmp_path: Path, files: list[str
     assert caught.value.hint is not None
 
 
-@pytest.mark.parametrize("junk", ["", "[]", "not json", '{"questions": [1, ["a"]], "parameters": "many"}'])
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/x", "x" * 300, "/" + "y" * 5000, "a\0b/c"])
+def test_a_name_that_cannot_be_is_unknown(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        find_model(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "",
+        "[]",
+        "not json",
+        "[" * 100_000,
+        '{"self_test": {"stops": "yes"}}',
+        '{"questions": [1, ["a"]], "parameters": "many"}',
+    ],
+)
 def test_a_damaged_record_does_not_hide_the_model(tmp_path: Path, junk: str) -> None:
     folder = model(tmp_path / "demo")
     (folder / "cria.json").write_text(junk, encoding="utf-8")

@@ -72,6 +72,17 @@ def test_a_full_disk_is_said_with_both_numbers(plan: Plan, machine: Hardware, tm
     assert "5.0 MB" in caught.value.text()
 
 
+def test_memory_that_only_the_try_out_wants_refuses_nobody(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
+    assert plan.must_have_memory < plan.memory_bytes
+    check_plan(plan, replace(machine, ram_free=plan.must_have_memory), tmp_path)
+
+
+def test_weights_that_are_there_twice_count_once(tmp_path: Path) -> None:
+    folder = weights(tmp_path / "both", 1000)
+    (tmp_path / "both" / "pytorch_model.bin").write_bytes(b"x" * 900)
+    assert make_plan(custom_recipe("x", base=folder)).steps[1].writes == 1000
+
+
 def test_too_little_memory_is_said(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="memory"):
         check_plan(plan, replace(machine, ram_free=1), tmp_path)

@@ -46,20 +46,39 @@ def test_a_missing_folder_has_no_recipes(tmp_path: Path) -> None:
     ("text", "named"),
     [
         ("name = ", "mine.toml"),
-        (GOOD + "colour = 1\n[x]", "unknown field"),
+        ("colour = 1\n" + GOOD, "colour"),
         ('name = "mine"\n[base]\nsource = "x"', "title"),
-        (GOOD.replace('source = "/weights/base"', ""), "source"),
-        (GOOD.replace('"Mine"', '{de = "Meins"}'), "English"),
+        (GOOD.replace('source = "/weights/base"', ""), "base.source"),
+        (GOOD.replace('"Mine"', '{de = "Meins"}'), "title.en"),
+        (GOOD.replace("[base]\nsource", "base"), "base"),
+        ('order = "q"\n' + GOOD, "order"),
+        ("lora = [3]\n" + GOOD, "lora.source"),
+        ('context = "long"\n' + GOOD, "context"),
+        ("[lora]\n" + GOOD, "title"),
     ],
 )
 def test_a_bad_file_is_named_with_its_fault(tmp_path: Path, text: str, named: str) -> None:
-    path = write(tmp_path, text.replace("colour = 1\n", ""))
-    if "colour" in text:
-        path = write(tmp_path, "colour = 1\n" + GOOD)
+    path = write(tmp_path, text)
     with pytest.raises(SourceError) as caught:
         read_recipe(path)
     assert "mine.toml" in caught.value.text()
     assert named in caught.value.text()
+
+
+def test_a_bad_file_takes_no_other_recipe_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "nonsense = ", "bad.toml")
+    write(tmp_path, GOOD)
+    names = [recipe.name for recipe in read_recipes([ASSETS / "recipes", tmp_path])]
+    assert {"demo", "mine"} <= set(names)
+    assert "bad.toml" in caplog.text
+
+
+def test_loras_with_and_without_a_scale(tmp_path: Path) -> None:
+    text = GOOD + '[[lora]]\nsource = "/a"\n[[lora]]\nsource = "/b"\nscale = 2\n'
+    assert [(part.source, part.scale) for part in read_recipe(write(tmp_path, text)).loras] == [
+        ("/a", None),
+        ("/b", 2.0),
+    ]
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:

@@ -80,6 +80,12 @@ def test_braces_in_a_value_are_left_alone() -> None:
     assert "{0.__class__}" in say("en", "recipes.unknown.say", name="{0.__class__}")
 
 
+def test_half_a_character_from_a_hostile_file_can_be_printed_and_stored() -> None:
+    text = say("en", "recipes.unknown.say", name="bad \ud800 name")
+    assert text.encode("utf-8")
+    assert "bad" in text
+
+
 def test_a_missing_value_shows_its_name_instead_of_failing() -> None:
     assert "{name}" in say("en", "recipes.unknown.say")
 

@@ -17,6 +17,7 @@ from backend.engines.supervisor import Supervisor
 from backend.errors import MachineError, SourceError, UsageError
 from backend.jobs.manager import JobManager
 from backend.jobs.view import JobState
+from backend.plan import make_plan
 from backend.services import Services
 from backend.settings import Settings
 
@@ -116,16 +117,56 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     assert len(services.jobs.views()) == 1
 
 
-def test_setting_up_again_is_no_error(services: Services, base: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("setup", "--base", base, "--name", "mine")
-    commands.setup(parse(*words), services)
-    folder = services.settings.models_dir / "mine"
+def shelve(services: Services, name: str, **record: object) -> Path:
+    """Put a model on the shelf by hand."""
+    folder = services.settings.models_dir / name
+    folder.mkdir()
     (folder / "config.json").write_text('{"a": 1}', encoding="utf-8")
     (folder / "model.safetensors").write_bytes(b"x")
-    (folder / "cria.json").write_text('{"recipe": "mine"}', encoding="utf-8")
-    capsys.readouterr()
-    assert commands.setup(parse(*words), services) == 0
+    (folder / "cria.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_setting_up_a_recipe_again_is_no_error(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    shelve(services, "demo", recipe="demo", template="vicuna-v1.1")
+    assert commands.setup(parse("setup", "demo", "--json"), services) == 0
+    shown = capsys.readouterr()
+    assert "already" in shown.err
+    assert json.loads(shown.out)["name"] == "demo"
+
+
+def test_other_sources_under_a_name_that_is_taken_are_refused(services: Services, base: str) -> None:
+    shelve(services, "mine", recipe="mine")
+    with pytest.raises(UsageError) as caught:
+        commands.setup(parse("setup", "--base", base, "--name", "mine"), services)
+    assert caught.value.key == "plan.exists"
+
+
+def test_a_relative_path_means_the_persons_folder_and_not_crias(
+    services: Services, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(base).parent)
+    assert commands.setup(parse("setup", "--base", "./base", "--name", "mine"), services) == 0
+    assert services.jobs.plan(services.jobs.views()[0].id).base == base
+
+
+def test_the_same_command_twice_watches_the_job_that_runs(
+    services: Services, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = parse("setup", "--base", base, "--name", "mine", "--template", "slow")
+    services.set_up(make_plan(commands.wanted_recipe(args, services), name=args.name))
+    assert commands.setup(args, services) == 0
     assert "already" in capsys.readouterr().err
+    assert len(services.jobs.views()) == 1
+
+
+def test_a_model_is_taken_off_the_shelf(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shelve(services, "old")
+    assert commands.models(parse("models", "--delete", "old"), services) == 0
+    assert "old" in capsys.readouterr().err
+    assert not folder.exists()
+    with pytest.raises(UsageError, match="old"):
+        commands.models(parse("models", "--delete", "old"), services)
 
 
 @pytest.mark.parametrize(

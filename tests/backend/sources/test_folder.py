@@ -86,6 +86,13 @@ def test_a_missing_folder_is_named(spec: str) -> None:
     assert spec in caught.value.text()
 
 
+@pytest.mark.parametrize("spec", ["~nobody-of-that-name/x", "/" + "x" * 5000, "/a\0b"])
+def test_a_path_that_cannot_be_is_a_sentence(spec: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(spec)
+    assert caught.value.hint is not None
+
+
 def test_builtin_paths_cannot_leave_the_assets() -> None:
     with pytest.raises(SourceError) as caught:
         open_source("builtin:../backend")
