@@ -71,7 +71,7 @@ async def stream_chat(
     outside leaves the inner ones to the garbage collector.
 
     Raises:
-        ContextFull, EngineError: as the engine says; ``engine.lost`` when the connection broke.
+        ContextFull, EngineError: as the engine says; ``engine.lost`` or ``engine.cut_off`` when the connection broke.
     """
     arrived: asyncio.Queue[Piece | None] = asyncio.Queue()
 
@@ -116,7 +116,7 @@ async def _pieces(endpoint: Endpoint, messages: Sequence[ChatMessage], sampling:
     except (httpx.HTTPError, httpx.StreamError) as problem:
         raise EngineError("engine.lost", what=str(problem) or type(problem).__name__) from problem
     if ended.finish is None:
-        raise EngineError("engine.lost", what="stream ended early")
+        raise EngineError("engine.cut_off")
     yield Piece("", ended.tokens, ended.finish, ended.usage or Usage(completion_tokens=ended.tokens))
 
 
@@ -136,16 +136,16 @@ async def _events(response: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
                 return
             yield _event(payload)
         if len(pending) > _MAX_EVENT:
-            raise EngineError("engine.lost", what="event too long")
+            raise EngineError("engine.nonsense", what=repr(pending[:80]))
 
 
 def _event(payload: bytes) -> Mapping[str, Any]:
     try:
         chunk = json.loads(payload)
     except ValueError as problem:
-        raise EngineError("engine.lost", what=f"not JSON: {payload[:80]!r}") from problem
+        raise EngineError("engine.nonsense", what=repr(payload[:80])) from problem
     if not isinstance(chunk, dict):
-        raise EngineError("engine.lost", what=f"not an object: {payload[:80]!r}")
+        raise EngineError("engine.nonsense", what=repr(payload[:80]))
     if chunk.get("error"):
         raise _error(chunk["error"], 0)
     return chunk

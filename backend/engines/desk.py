@@ -48,7 +48,7 @@ class Desk:
             except asyncio.CancelledError:
                 if turn in self._line:
                     self._line.remove(turn)
-                else:  # called in the very moment of leaving: the place goes to the next
+                if not turn.cancelled():  # called in the very moment of leaving: the place goes to the next
                     self._leave(slots)
                 raise
         else:

@@ -33,11 +33,12 @@ class Echo:
     slots = 8
     note: Message | None = None
 
-    def __init__(self, *, context: int = CONTEXT, words_per_s: float = WORDS_PER_S) -> None:
+    def __init__(self, *, context: int = CONTEXT, words_per_s: float = WORDS_PER_S, stall_after: int = 0) -> None:
         self.context = context
         self.placement = Message("engine.placement.echo")
         self._pause_s = 1 / words_per_s
         self._computed = 0
+        self._stall_after = stall_after
 
     def prepare(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Prompt:
         """Count the words of the conversation and keep the last message."""
@@ -56,11 +57,14 @@ class Echo:
             await asyncio.sleep(max(0.0, began + count * self._pause_s - time.monotonic()))
             self._computed += 1
             yield Step(word, count)
+            if count == self._stall_after:
+                await asyncio.Event().wait()
         yield Step("", min(len(words), most), Finish.STOP if len(words) <= most else when_full)
 
     def figures(self) -> Mapping[str, int]:
         """Return how many words were made."""
-        return {"computed_tokens": self._computed, "gpu_memory_bytes": 0, "cache_used": 0, "cache_total": 0}
+        made = self._computed
+        return {"computed_tokens": made, "steps": made, "gpu_memory_bytes": 0, "cache_used": 0, "cache_total": 0}
 
     def problem(self) -> CriaError | None:
         """Nothing can go wrong here."""
@@ -71,7 +75,10 @@ class Echo:
 
 
 def load(readiness: Readiness) -> Echo:
-    """Pretend to load: ``cria.json`` may say ``{"echo": {"words_per_s": 200, "load_s": 1}}``, for tests and demos."""
+    """Pretend to load: ``cria.json`` may say ``{"echo": {"words_per_s": 200, "load_s": 1}}``, for tests and demos.
+
+    ``stall_after`` words it stops in mid-reply and never goes on.
+    """
     wishes = small_json(readiness.folder / RECORD).get("echo")
     wishes = wishes if isinstance(wishes, dict) else {}
     readiness.total_bytes = 100
@@ -79,7 +86,11 @@ def load(readiness: Readiness) -> Echo:
         readiness.loaded_bytes = percent
         time.sleep(_number(wishes, "load_s", 0.0) / 100)
     words_per_s = max(0.1, _number(wishes, "words_per_s", WORDS_PER_S))
-    return Echo(context=readiness.options.context or CONTEXT, words_per_s=words_per_s)
+    return Echo(
+        context=readiness.options.context or CONTEXT,
+        words_per_s=words_per_s,
+        stall_after=int(_number(wishes, "stall_after", 0)),
+    )
 
 
 def _number(table: Mapping[str, object], name: str, default: float) -> float:

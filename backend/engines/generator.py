@@ -55,7 +55,10 @@ class Generator(Protocol):
         ...
 
     def figures(self) -> Mapping[str, int]:
-        """Return live figures: ``computed_tokens``, ``gpu_memory_bytes``; ``cache_used``, ``cache_total`` in tokens."""
+        """Return live figures: ``computed_tokens``, ``gpu_memory_bytes``; ``cache_used``, ``cache_total`` in tokens.
+
+        ``steps`` grows whenever computing gets on; an engine with requests whose steps stand still is ended.
+        """
         ...
 
     def problem(self) -> CriaError | None:

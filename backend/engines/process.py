@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -20,14 +19,12 @@ from typing import IO
 import psutil
 
 from backend.engines.client import Endpoint
+from backend.engines.log import EngineLog
 from backend.errors import EngineError
 from backend.settings import ROOT
 
 START_TIMEOUT_S = 60.0
 TERM_TIMEOUT_S = 5.0
-LOG_LINES = 50
-_LINE_LIMIT = 2000  # characters kept of a line
-_LOG_LIMIT = 10_000_000  # bytes written to the log file
 _DROPPED = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "hf_token", "hugging_face_hub_token", "hf_endpoint")
 _SET = {
     "HF_HUB_OFFLINE": "1",
@@ -54,15 +51,15 @@ class EngineProcess:
     """A running child. Construction returns when it listens; ``endpoint`` is where."""
 
     def __init__(
-        self, module: str, arguments: list[str], *, model: str, gpus: tuple[int, ...] | None, log: Path
+        self, module: str, arguments: list[str], *, model: str, gpus: tuple[int, ...] | None, logs: Path
     ) -> None:
-        """Start ``python -m module``.
+        """Start ``python -m module``; what it prints goes to a file of its own in the folder ``logs``.
 
         Raises:
             EngineError: it ended or did not speak up before it listened; the message has its last words.
         """
         self.dismissed = False  # it ended because we wanted it to
-        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._fault: tuple[str, float] | None = None  # why it was given up, and after how many seconds
         key = secrets.token_urlsafe(32)
         # A run-time child of this very interpreter: the environment is read here only to be handed on.
         self._child = subprocess.Popen(
@@ -77,15 +74,14 @@ class EngineProcess:
         assert self._child.stdin
         assert self._child.stdout
         assert self._child.stderr
-        self._reader = threading.Thread(target=self._read_log, args=(self._child.stderr, log), daemon=True)
-        self._reader.start()
+        self.log = EngineLog(self._child.stderr, logs, self._child.pid)
         try:
             self._child.stdin.write(key.encode() + b"\n")
             self._child.stdin.flush()
             port = self._port(self._child.stdout)
         except (OSError, ValueError) as problem:
             self.end()
-            raise EngineError("engine.no_start", log=self.last_words()) from problem
+            raise EngineError("engine.no_start", file=self.log.name, log=self.log.last_words()) from problem
         self.endpoint = Endpoint(f"http://127.0.0.1:{port}", key, model)
 
     def _port(self, stdout: IO[bytes]) -> int:
@@ -96,46 +92,28 @@ class EngineProcess:
         finally:
             timer.cancel()
 
-    def _read_log(self, stream: IO[bytes], log: Path) -> None:
-        """Keep the last lines and write all of them to a file, up to a limit; runs until the child's pipe closes."""
-        written = 0
-        with contextlib.ExitStack() as stack:
-            file: IO[str] | None = None
-            with contextlib.suppress(OSError):
-                log.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(log.open("w", encoding="utf-8"))
-            for raw in stream:
-                line = raw.decode("utf-8", "replace").rstrip()[:_LINE_LIMIT]
-                self._lines.append(line)
-                if file is not None and written < _LOG_LIMIT:
-                    with contextlib.suppress(OSError):
-                        written += file.write(line + "\n")
-                        file.flush()
-
     @property
     def pid(self) -> int:
         """The child's process id."""
         return self._child.pid
 
-    def log_tail(self) -> tuple[str, ...]:
-        """Return the last lines it printed."""
-        return tuple(self._lines)
-
-    def last_words(self, lines: int = 8) -> str:
-        """Return its last lines as one text; waits for the pipe to run dry when the child has ended."""
-        if self._child.poll() is not None:
-            self._reader.join(1.0)
-        return "\n".join(list(self._lines)[-lines:]) or "-"
-
-    def ended(self) -> str | None:
-        """Return how the child ended, as ``exit code 1`` or ``SIGKILL``; None while it runs."""
+    def death(self) -> EngineError | None:
+        """Return why it was given up or how it ended by itself; None while it runs."""
+        if self._fault is not None:
+            key, seconds = self._fault
+            return EngineError(key, seconds=seconds, log=self.log.last_words())
         code = self._child.poll()
         if code is None:
             return None
-        with contextlib.suppress(ValueError):
-            if code < 0:
-                return signal.Signals(-code).name
-        return f"exit code {code}"
+        self.log.wait()
+        if code < 0:
+            return EngineError("engine.killed", signal=_signal_name(-code), log=self.log.last_words())
+        return EngineError("engine.died", code=code, log=self.log.last_words())
+
+    def give_up(self, key: str, seconds: float) -> None:
+        """End the child at once because of a fault; ``death`` tells which to whoever asks."""
+        self._fault = (key, seconds)
+        self.kill()
 
     def memory(self) -> int:
         """Return resident bytes of the child; 0 when it is gone."""
@@ -146,8 +124,8 @@ class EngineProcess:
 
     def end(self) -> None:
         """End the child: politely, then not. Returns when it is gone."""
-        self.dismissed = True
         if self._child.poll() is None:
+            self.dismissed = True
             with contextlib.suppress(OSError):
                 self._child.terminate()
             try:
@@ -164,11 +142,18 @@ class EngineProcess:
         self._close_pipes()
 
     def _close_pipes(self) -> None:
-        self._reader.join(1.0)
+        self.log.wait()
         for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def gpu_memory(pid: int) -> int:

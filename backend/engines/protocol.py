@@ -108,9 +108,14 @@ def whole_json(head: dict[str, Any], text: str, finish: Finish, usage: Usage) ->
     return {**head, "choices": [choice], "usage": usage_json(usage)}
 
 
+def json_bytes(data: Any) -> bytes:
+    """Return JSON in ASCII: no separator of any kind hides in the text, and half a character harms nobody."""
+    return json.dumps(data, separators=(",", ":")).encode("ascii")
+
+
 def sse(data: dict[str, Any]) -> bytes:
-    """Return one server-sent event. ASCII only, so that no separator of any kind hides in the text."""
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode("ascii") + b"\n\n"
+    """Return one server-sent event."""
+    return b"data: " + json_bytes(data) + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"

@@ -41,6 +41,13 @@ class EventStream(StreamingResponse):
             await self._events.aclose()
 
 
+class _Json(JSONResponse):
+    """A document in ASCII: file names and texts of models may hold what UTF-8 cannot."""
+
+    def render(self, content: Any) -> bytes:
+        return protocol.json_bytes(content)
+
+
 def build_app(readiness: Readiness, key: str) -> FastAPI:
     """Return the application of one engine process; ``key`` is what callers must present."""
     wanted = f"Bearer {key}".encode()
@@ -49,7 +56,13 @@ def build_app(readiness: Readiness, key: str) -> FastAPI:
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), wanted):
             raise EngineError("engine.no_key")
 
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, dependencies=[Depends(check_key)])
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(check_key)],
+        default_response_class=_Json,
+    )
     desk = Desk()
     _add_error_handlers(app)
 
@@ -116,8 +129,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error_response(UsageError("engine.bad_request", field=where, what=str(first["msg"])))
 
 
-def _error_response(error: CriaError) -> JSONResponse:
-    return JSONResponse(protocol.error_body(error), protocol.error_status(error))
+def _error_response(error: CriaError) -> Response:
+    return _Json(protocol.error_body(error), protocol.error_status(error))
 
 
 def _ready(readiness: Readiness) -> Generator:
@@ -147,7 +160,7 @@ async def _unless_gone(request: Request, work: Awaitable[dict[str, Any]]) -> Res
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             return Response(status_code=499)  # nginx's "client closed request"; nobody sees it
-        return JSONResponse(answer.result())
+        return _Json(answer.result())
     finally:
         for task in (answer, gone):
             task.cancel()

@@ -7,7 +7,6 @@ replaces as a whole, so ``status`` never waits; chatting works from any event lo
 import asyncio
 import dataclasses
 import json
-import shutil
 import ssl
 import threading
 import time
@@ -25,6 +24,7 @@ from backend.engines.client import stream_chat
 from backend.engines.folder import open_folder, wanted_context
 from backend.engines.options import check_options, choose_gpus
 from backend.engines.process import EngineProcess, gpu_memory
+from backend.engines.pulse import HUNG_AFTER_S, STALLED_AFTER_S, Pulse
 from backend.engines.serve import arguments
 from backend.errors import CriaError, EngineError, WeightsError, error_from_json, unexpected
 from backend.text import Message
@@ -32,9 +32,8 @@ from backend.text import Message
 LOADING_POLL_S = 0.1
 READY_POLL_S = 0.5
 ANSWER_TIMEOUT_S = 5.0
-HUNG_AFTER_S = 60.0  # without a health answer; loading holds the interpreter for seconds at a time, not for this long
 _DEATH_NOTICE_S = 2.0
-_LOG = "engine.log"
+_LOST = frozenset(("engine.lost", "engine.cut_off"))  # the connection broke: perhaps the process did
 
 Probe = Callable[[], hardware.Hardware]
 
@@ -42,10 +41,17 @@ Probe = Callable[[], hardware.Hardware]
 class Supervisor:
     """``EngineControl`` over one child process. Thread-safe."""
 
-    def __init__(self, logs_dir: Path, *, probe: Probe | None = None, hung_after_s: float = HUNG_AFTER_S) -> None:
+    def __init__(
+        self,
+        logs_dir: Path,
+        *,
+        probe: Probe | None = None,
+        hung_after_s: float = HUNG_AFTER_S,
+        stalled_after_s: float = STALLED_AFTER_S,
+    ) -> None:
         self._logs_dir = logs_dir
         self._probe: Probe = probe or (lambda: hardware.probe(logs_dir))
-        self._hung_after_s = hung_after_s
+        self._patience = (hung_after_s, stalled_after_s)
         self._lock = threading.Lock()  # guards the four fields below; held for moments only
         self._turn = 0  # counts loads and unloads; a thread whose turn is over leaves the status alone
         self._status = EngineStatus()
@@ -60,7 +66,7 @@ class Supervisor:
         """Return a snapshot; never blocks for longer than it takes to copy it."""
         with self._lock:
             status, since, process = self._status, self._since, self._process
-        tail = process.log_tail() if process else status.log_tail
+        tail = process.log.tail() if process else status.log_tail
         return dataclasses.replace(status, seconds=time.monotonic() - since, log_tail=tail)
 
     async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncGenerator[Piece, None]:
@@ -79,7 +85,7 @@ class Supervisor:
                 async for piece in pieces:
                     yield piece
         except EngineError as error:
-            if error.key != "engine.lost":
+            if error.key not in _LOST:
                 raise
             raise await _why_lost(process, error) from error
 
@@ -153,7 +159,7 @@ class Supervisor:
                     arguments(plan.folder, plan.options),
                     model=plan.folder.name,
                     gpus=plan.gpus,
-                    log=self._new_log(),
+                    logs=self._logs_dir,
                 )
                 with self._lock:
                     self._process = process
@@ -165,7 +171,7 @@ class Supervisor:
 
     def _watch(self, plan: "_Plan", process: EngineProcess) -> None:
         """Follow a process until its turn is over or it is; raises why it failed."""
-        heard = time.monotonic()
+        pulse = Pulse(*self._patience)
         with httpx.Client(
             base_url=process.endpoint.url,
             headers=process.endpoint.headers,
@@ -174,23 +180,24 @@ class Supervisor:
             verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         ) as client:
             while self._is_turn(plan.turn):
-                how = process.ended()
-                if how is not None:
-                    raise EngineError("engine.died", how=how, log=process.last_words())
+                death = process.death()
+                if death is not None:
+                    raise death
                 with suppress(httpx.HTTPError, ValueError):
-                    self._read(plan, process, client)
-                    heard = time.monotonic()
-                if time.monotonic() - heard > self._hung_after_s:
-                    process.kill()
-                    raise EngineError("engine.hung", seconds=self._hung_after_s, log=process.last_words())
+                    self._read(plan, process, client, pulse=pulse)
+                fault = pulse.fault()
+                if fault is not None:
+                    process.give_up(*fault)
+                    continue
                 time.sleep(READY_POLL_S if self._status.state is EngineState.READY else LOADING_POLL_S)
 
-    def _read(self, plan: "_Plan", process: EngineProcess, client: httpx.Client) -> None:
+    def _read(self, plan: "_Plan", process: EngineProcess, client: httpx.Client, *, pulse: Pulse) -> None:
         health = _json(client.get("/health"))
         if health.get("error"):
             raise error_from_json(health["error"])
         state = EngineState(health["state"])
         figures = _json(client.get("/stats")) if state is EngineState.READY else {}
+        pulse.take(active=int(figures.get("active", 0)), steps=int(figures.get("steps", 0)))
         status = EngineStatus(
             state,
             plan.folder.name,
@@ -214,7 +221,7 @@ class Supervisor:
         with self._lock:
             process = self._process
             mine = turn == self._turn
-        tail = process.log_tail() if process and mine else ()
+        tail = process.log.tail() if process and mine else ()
         if mine:
             with self._changing:
                 if self._is_turn(turn):
@@ -249,13 +256,6 @@ class Supervisor:
         if process is not None:
             process.end()
 
-    def _new_log(self) -> Path:
-        """Return the log file to write; the one before is kept beside it."""
-        log = self._logs_dir / _LOG
-        with suppress(OSError):
-            shutil.move(log, log.with_suffix(".log.1"))
-        return log
-
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
@@ -284,11 +284,11 @@ async def _why_lost(process: EngineProcess, error: EngineError) -> EngineError:
     """Return a better error for a broken connection: usually the process has just died, and its log says why."""
     end = time.monotonic() + _DEATH_NOTICE_S
     while time.monotonic() < end:
-        how = process.ended()
+        death = process.death()
         if process.dismissed:
             return EngineError("engine.unloaded")
-        if how is not None:
-            return EngineError("engine.died", how=how, log=process.last_words())
+        if death is not None:
+            return death
         await asyncio.sleep(0.05)
     return error
 

@@ -81,7 +81,8 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        WeightsError: not a file, too large, not JSON, not an object, a key twice, or nested too deeply.
+        WeightsError: not a file, too large, not JSON, not an object, a key twice, nested too deeply, half
+            characters.
     """
     size = source_file(path).bytes
     if size > limit:
@@ -93,6 +94,8 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """Return the object in some JSON text; ``name`` is the file to blame. Raises as ``read_json`` does."""
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+        if b"\\u" in data:  # an escape can be half a character, which nothing can be called: neither file nor message
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as problem:
         raise WeightsError("weights.json_bad", file=name, what=str(problem)[:200]) from problem
     if not isinstance(value, dict):

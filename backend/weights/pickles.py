@@ -2,7 +2,9 @@
 dictionaries, lists, tuples, texts, numbers and descriptions of tensors.
 
 No object is made and no function called, whatever the pickle says: the few names that state dictionaries need are
-understood here, anything else is refused by name. Knows nothing about where tensor data lie in a file.
+understood here, anything else is refused by name. A hundred bytes can describe a tuple of 2^40 parts by sharing, so
+nothing here hashes, compares, prints or copies what a pickle has built before its type and size are checked. Knows
+nothing about where tensor data lie in a file.
 
 Sources: the opcodes are documented in CPython's ``pickletools``; the names that stand for tensors in
 ``torch/_utils.py`` and ``torch/serialization.py``.
@@ -17,6 +19,8 @@ from backend.errors import WeightsError
 
 PICKLE_LIMIT = 16_000_000  # bytes; the description of the largest Llama shard takes about 0.2 MB
 _OPCODE_LIMIT = 1_000_000  # a shard of the 65B takes about 30,000
+_NAME_LIMIT = 1000  # characters
+_ARGUMENT_LIMIT = 8
 
 STORAGES: Mapping[str, str] = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -65,10 +69,10 @@ class _Refused(Exception):
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> StoredView:
     storage, offset, shape, stride, *_ = arguments
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) != len(stride) or len(shape) > 8:
+        raise _Refused("tensor")
     numbers = (offset, *shape, *stride)
     if not isinstance(storage, Storage) or not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers):
-        raise _Refused("tensor")
-    if len(shape) != len(stride) or len(shape) > 8:
         raise _Refused("tensor")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     elements = 1
@@ -77,23 +81,46 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> StoredView:
     # A stride of zero makes many numbers out of one: 2^40 of them from a file of a few bytes.
     if elements > storage.count or (elements and last >= storage.count):
         raise _Refused("tensor outside its storage")
-    return StoredView(storage, offset, tuple(shape), tuple(stride))
+    return StoredView(storage, offset, shape, stride)
 
 
 def _storage(pid: Any) -> Storage:
     # Before torch 1.6 a sixth field could make a storage a part of another; nothing has written that for long.
-    if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or pid[5:] not in ((), (None,)):
+    if not isinstance(pid, tuple) or not 5 <= len(pid) <= 6 or pid[0] != "storage" or pid[5:] not in ((), (None,)):
         raise _Refused("persistent id")
     kind, key, count = pid[1], pid[2], pid[4]
     if not isinstance(kind, _Name) or kind.module not in ("torch", "torch.storage") or kind.name not in STORAGES:
-        raise _Refused(str(kind)[:120])
-    if not isinstance(key, str) or not key.isascii() or not key.isdigit() or type(count) is not int or count < 0:
+        raise _Refused(_described(kind))
+    if not isinstance(key, str) or len(key) > 20 or not (key.isascii() and key.isdigit()):
         raise _Refused("storage key")
+    if type(count) is not int or count < 0:
+        raise _Refused("storage size")
     return Storage(key, STORAGES[kind.name], count)
 
 
+def _empty_table(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    # Python 3 fills an OrderedDict by SETITEMS, never through its arguments.
+    if arguments:
+        raise _Refused("OrderedDict")
+    return {}
+
+
+def _described(value: Any) -> str:
+    return str(value)[:120] if isinstance(value, _Name) else type(value).__name__
+
+
+def _key(value: Any) -> str | int:
+    """Return a dictionary's key if it is one that files of weights have; an optimizer's state counts in integers."""
+    if type(value) is int:
+        return value
+    if not isinstance(value, str) or len(value) > _NAME_LIMIT:
+        raise _Refused(f"key {type(value).__name__}")
+    value.encode()  # a lone surrogate is no text
+    return value
+
+
 _CALLS: Mapping[tuple[str, str], Callable[[tuple[Any, ...]], Any]] = {
-    ("collections", "OrderedDict"): lambda arguments: dict(*arguments),
+    ("collections", "OrderedDict"): _empty_table,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda arguments: arguments[0],
@@ -155,12 +182,12 @@ class _Machine:
     def set_items(self, _: Any) -> None:
         """Opcode SETITEMS: keys and values above the mark go into the dictionary below it."""
         items = self.to_mark()
-        self._table().update(zip(items[::2], items[1::2], strict=True))
+        self._table().update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
     def set_item(self, _: Any) -> None:
         """Opcode SETITEM."""
         value, key = self.stack.pop(), self.stack.pop()
-        self._table()[key] = value
+        self._table()[_key(key)] = value
 
     def appends(self, _: Any) -> None:
         """Opcode APPENDS."""
@@ -180,14 +207,16 @@ class _Machine:
     def stack_global(self, _: Any) -> None:
         """Opcode STACK_GLOBAL."""
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(_known(str(module), str(name)))
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise _Refused("global")
+        self.stack.append(_known(module, name))
 
     def reduce(self, _: Any) -> None:
         """Opcode REDUCE: "call"; only the entries of the table above answer."""
         arguments, function = self.stack.pop(), self.stack.pop()
         call = _CALLS.get((function.module, function.name)) if isinstance(function, _Name) else None
-        if call is None or not isinstance(arguments, tuple):
-            raise _Refused(str(function)[:120])
+        if call is None or not isinstance(arguments, tuple) or len(arguments) > _ARGUMENT_LIMIT:
+            raise _Refused(_described(function))
         self.stack.append(call(arguments))
 
     def persistent(self, _: Any) -> None:
@@ -242,9 +271,15 @@ def read_pickle(data: bytes, file: str) -> tuple[Any, int]:
     try:
         return _Machine().run(data)
     except _Refused as problem:
-        raise WeightsError("weights.pickle_refused", file=file, what=str(problem)) from problem
-    except (ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError, OverflowError) as problem:
-        raise WeightsError("weights.pickle_damaged", file=file, what=str(problem)[:120]) from problem
+        raise WeightsError("weights.pickle_refused", file=file, what=_plain(problem)) from problem
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, MemoryError) as problem:
+        what = _plain(problem) or type(problem).__name__
+        raise WeightsError("weights.pickle_damaged", file=file, what=what) from problem
+
+
+def _plain(problem: Exception) -> str:
+    """Return what an exception says, without the lone surrogates that a hostile name can carry into it."""
+    return str(problem)[:120].encode("utf-8", "backslashreplace").decode()
 
 
 def state_dict(data: bytes, file: str) -> dict[str, StoredView]:

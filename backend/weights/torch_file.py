@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
         at += used
     magic, protocol, machine, found, keys = parts
     little = isinstance(machine, dict) and machine.get("little_endian") is True
-    if (magic, protocol) != (_MAGIC, _PROTOCOL) or not little or not isinstance(keys, list):
+    if (magic, protocol) != (_MAGIC, _PROTOCOL) or not little or not _are_texts(keys):
         raise WeightsError("weights.not_torch_zip", file=path.name)
     views = tensors_of(found, path.name)
     sizes = {view.storage.key: view.storage.count * itemsize(view.storage.dtype) for view in views.values()}
@@ -51,7 +52,7 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
     offsets: dict[str, int] = {}
     for key in keys:
         if key not in sizes or at + 8 > size:
-            raise WeightsError("weights.record_missing", file=path.name, record=str(key)[:40], name="?")
+            raise WeightsError("weights.record_missing", file=path.name, record=repr(key)[:40], name="?")
         if int.from_bytes(read_at(path, at, 8).tobytes(), "little") != counts[key]:
             raise WeightsError("weights.record_size", file=path.name, record=key, bytes=sizes[key])
         offsets[key] = at + 8
@@ -62,6 +63,10 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
     if missing is not None:
         raise WeightsError("weights.record_missing", file=path.name, record="?", name=missing[:120])
     return {name: view_tensor(view, partial(_bytes, path, offsets[view.storage.key])) for name, view in views.items()}
+
+
+def _are_texts(keys: object) -> TypeGuard[list[str]]:
+    return isinstance(keys, list) and all(isinstance(key, str) for key in keys)
 
 
 def _bytes(path: Path, offset: int, start: int, stop: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

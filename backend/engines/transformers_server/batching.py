@@ -144,6 +144,10 @@ class BatchedTokens:
         """Return how many tokens were computed since the start."""
         return self._computed
 
+    def steps(self) -> int:
+        """Return how many steps were computed since the start."""
+        return self._sampling.steps
+
     def cache(self) -> tuple[int, int]:
         """Return (used, total) tokens of cache."""
         processor = self._manager.batch_processor
@@ -157,7 +161,7 @@ class BatchedTokens:
         fatal = self._manager.background_thread_status.fatal_error
         if fatal is not None:
             return EngineError("engine.computation_failed", what=str(fatal)[:300])
-        return None if self._manager.is_running() else EngineError("engine.computation_failed", what="thread ended")
+        return None if self._manager.is_running() else EngineError("engine.computation_ended")
 
     def close(self) -> None:
         """Stop at once."""

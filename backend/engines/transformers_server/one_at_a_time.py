@@ -4,7 +4,8 @@ Knows nothing about text.
 """
 
 import threading
-from collections.abc import AsyncIterator, Sequence
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +20,12 @@ from backend.errors import CriaError, EngineError
 class _Tap(StoppingCriteria):  # type: ignore[misc] # transformers is untyped
     """Sees every token right after it is computed: passes it on, and says when to stop."""
 
-    def __init__(self, mailbox: Mailbox, stop: threading.Event) -> None:
-        self._mailbox, self._stop = mailbox, stop
-        self.computed = 0
+    def __init__(self, mailbox: Mailbox, stop: threading.Event, count: Callable[[], None]) -> None:
+        self._mailbox, self._stop, self._count = mailbox, stop, count
 
     def __call__(self, input_ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Take ids (1, length); return (1,) whether to stop."""
-        self.computed += 1
+        self._count()
         self._mailbox.put([int(input_ids[0, -1])])
         return torch.tensor([self._stop.is_set()], device=input_ids.device)
 
@@ -55,29 +55,35 @@ class SingleTokens:
     def _generate(
         self, ids: list[int], sampling: Sampling, limit: int, mailbox: Mailbox, stop: threading.Event
     ) -> None:
-        tap = _Tap(mailbox, stop)
-        config = GenerationConfig(
-            max_new_tokens=limit,
-            eos_token_id=self._eos,
-            pad_token_id=(self._eos or [0])[0],
-            **generate_options(sampling),
-        )
+        """Compute one reply. Whatever happens, the reply that waits for it hears of it."""
         try:
+            config = GenerationConfig(
+                max_new_tokens=limit,
+                eos_token_id=self._eos,
+                pad_token_id=(self._eos or [0])[0],
+                **generate_options(sampling),
+            )
             batch = torch.tensor([ids], device=self._model.device)
             self._model.generate(
                 batch,
                 attention_mask=torch.ones_like(batch),
                 generation_config=config,
-                stopping_criteria=StoppingCriteriaList([tap]),
+                stopping_criteria=StoppingCriteriaList([_Tap(mailbox, stop, self._count)]),
             )
             mailbox.put(None)
-        except (RuntimeError, ValueError, MemoryError) as problem:
-            mailbox.put(EngineError("engine.computation_failed", what=str(problem)[:300]))
-        finally:
-            self._computed += tap.computed
+        except Exception as problem:  # noqa: BLE001 - the end of a thread that nobody awaits
+            traceback.print_exc()
+            mailbox.put(EngineError("engine.computation_failed", what=str(problem)[:300] or type(problem).__name__))
+
+    def _count(self) -> None:
+        self._computed += 1
 
     def computed(self) -> int:
-        """Return how many tokens were computed in finished requests."""
+        """Return how many tokens were computed since the start."""
+        return self._computed
+
+    def steps(self) -> int:
+        """A prompt is one step here, with its first token."""
         return self._computed
 
     def cache(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 Knows nothing about torch: it is tested with tables of imaginary machines.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.engines.base import EngineOptions
@@ -121,8 +121,7 @@ def _on_gpus(need: Need, options: EngineOptions, machine: Machine) -> Placement:
     context = _context(need, options, left // need.cache(dtype)) if len(usable) > 1 else 0
     if not context:
         least = weights + MIN_AUTO_CONTEXT * need.cache(dtype) + RESERVE * len(usable)
-        free = sum(gpu.free for gpu in machine.gpus if gpu.index in usable)
-        raise MachineError("engine.no_room_gpu", need=least, free=free, count=len(usable), bits=options.bits)
+        raise _no_room(least, options, [gpu for gpu in machine.gpus if gpu.index in usable])
     share = context * need.cache(dtype) // len(usable)
     message = _message("engine.placement.gpus", options, dtype=dtype, count=len(usable))
     return Placement(
@@ -131,8 +130,19 @@ def _on_gpus(need: Need, options: EngineOptions, machine: Machine) -> Placement:
 
 
 def _room(gpu: Room, options: EngineOptions) -> int:
-    free = min(gpu.free, options.max_gpu_memory) if options.max_gpu_memory else gpu.free
-    return max(0, free - RESERVE)
+    return max(0, _usable(gpu, options) - RESERVE)
+
+
+def _usable(gpu: Room, options: EngineOptions) -> int:
+    return min(gpu.free, options.max_gpu_memory) if options.max_gpu_memory else gpu.free
+
+
+def _no_room(least: int, options: EngineOptions, gpus: Sequence[Room]) -> MachineError:
+    """Return the error with the numbers; where the cap is in the way and not the cards, it says so."""
+    free, cap = sum(_usable(gpu, options) for gpu in gpus), options.max_gpu_memory
+    if free < sum(gpu.free for gpu in gpus):
+        return MachineError("engine.no_room_cap", need=least, free=free, cap=cap, count=len(gpus), bits=options.bits)
+    return MachineError("engine.no_room_gpu", need=least, free=free, count=len(gpus), bits=options.bits)
 
 
 def _context(need: Need, options: EngineOptions, tokens: int, *, whole: bool = False) -> int:

@@ -19,7 +19,8 @@ _NEVER = float("-inf")
 class PerRequestSampling(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers is untyped
     """Turns each row of scores into what its request may pick from. Used by the generation thread only.
 
-    ``broken`` collects the ids of requests whose scores were not numbers, instead of ending everybody's generation.
+    ``broken`` collects the ids of requests whose scores were not numbers, instead of ending everybody's generation;
+    ``steps`` counts calls: one for each step of the batch, whether it made tokens or only read a part of a prompt.
     """
 
     supported_kwargs: dict[str, type] = {"sampling": Sampling}
@@ -28,6 +29,7 @@ class PerRequestSampling(ContinuousBatchingLogitsProcessor):  # type: ignore[mis
     def __init__(self) -> None:
         self._rows: list[tuple[str, Sampling, tuple[Sequence[int], Sequence[int]]]] = []
         self.broken: set[str] = set()
+        self.steps = 0
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
         """Nothing travels in the argument tensor."""
@@ -43,6 +45,7 @@ class PerRequestSampling(ContinuousBatchingLogitsProcessor):  # type: ignore[mis
 
     def __call__(self, scores: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         """Process ``scores`` (rows, vocabulary); rows beyond the remembered ones are nobody's."""
+        self.steps += 1
         sound = torch.isfinite(scores).all(dim=-1).tolist()
         for row, (request, sampling, parts) in enumerate(self._rows):
             if not sound[row]:

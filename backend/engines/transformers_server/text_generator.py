@@ -84,6 +84,7 @@ class TextGenerator:
         gpu = sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
         return {
             "computed_tokens": self._source.computed(),
+            "steps": self._source.steps(),
             "gpu_memory_bytes": gpu,
             "cache_used": used,
             "cache_total": total,

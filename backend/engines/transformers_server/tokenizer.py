@@ -25,8 +25,8 @@ def load_tokenizer(folder: ModelFolder) -> Any:
     if not (folder.path / "tokenizer.json").is_file():
         with tempfile.TemporaryDirectory(prefix="cria-tokenizer-") as temporary:
             _mend_tokenizer(folder, Path(temporary))
-            return _read_tokenizer(Path(temporary))
-    return _read_tokenizer(folder.path)
+            return _read_tokenizer(Path(temporary), folder.path)
+    return _read_tokenizer(folder.path, folder.path)
 
 
 def _mend_tokenizer(folder: ModelFolder, place: Path) -> None:
@@ -39,8 +39,9 @@ def _mend_tokenizer(folder: ModelFolder, place: Path) -> None:
     write_tokenizer(vocabulary, place, template=template, context=folder.context)
 
 
-def _read_tokenizer(place: Path) -> Any:
+def _read_tokenizer(place: Path, blamed: Path) -> Any:
+    """Read the files in ``place``; if they are no good, the folder they were made from is to blame."""
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
     except Exception as problem:  # the parser of an untrusted file raises whatever it likes
-        raise WeightsError("engine.bad_tokenizer", folder=str(place), what=str(problem)[:300]) from problem
+        raise WeightsError("engine.bad_tokenizer", folder=str(blamed), what=str(problem)[:300]) from problem

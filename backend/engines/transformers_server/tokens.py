@@ -25,6 +25,10 @@ class TokenSource(Protocol):
         """Return how many tokens were computed since the start."""
         ...
 
+    def steps(self) -> int:
+        """Return a number that grows whenever computing gets on: with a token, and with a chunk of a long prompt."""
+        ...
+
     def cache(self) -> tuple[int, int]:
         """Return (used, total) tokens of cache; (0, 0) where there is no fixed one."""
         ...

@@ -69,6 +69,29 @@ def test_leaving_in_the_moment_of_being_called_passes_the_place_on() -> None:
     asyncio.run(run())
 
 
+def test_leaving_in_the_moment_before_being_called_loses_no_count() -> None:
+    async def run() -> None:
+        desk, served = Desk(), []
+
+        async def visitor(number: int) -> None:
+            async with desk.slot(1):
+                served.append(number)
+                assert desk.active == 1
+
+        first = desk.slot(1)
+        await first.__aenter__()
+        tasks = [asyncio.create_task(visitor(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # stops waiting, but has not run yet ...
+        await first.__aexit__(None, None, None)  # ... when the place becomes free
+        assert desk.active == 1
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert served == [1, 2]
+        assert (desk.active, desk.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
 def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 1)
 

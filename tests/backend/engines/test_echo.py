@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.engines.base import ChatMessage, EngineOptions, Finish, Sampling
 from backend.engines.client import stream_chat
 from backend.engines.echo import split_words
+from backend.engines.generator import Readiness
 from backend.engines.process import EngineProcess
 from backend.engines.serve import arguments, options_from_json
-from backend.errors import ContextFull, CriaError, UsageError
+from backend.engines.server_app import build_app
+from backend.errors import ContextFull, CriaError, UsageError, WeightsError
 
 LONG = "word " * 400
 
@@ -27,7 +31,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]
     folder.mkdir()
     (folder / "cria.json").write_text('{"echo": {"words_per_s": 200}}')
     told = arguments(folder, EngineOptions(engine="echo", context=2000))
-    started = EngineProcess("backend.engines.echo", told, model="parrot", gpus=None, log=folder / "engine.log")
+    started = EngineProcess("backend.engines.echo", told, model="parrot", gpus=None, logs=folder / "logs")
     with _client(started) as client:
         while client.get("/health").json()["state"] != "ready":
             time.sleep(0.01)
@@ -221,3 +225,17 @@ def test_an_error_is_an_error(process: EngineProcess) -> None:
 
     with pytest.raises(CriaError, match="messages"):
         asyncio.run(run())
+
+
+def test_half_characters_cross_the_wire(tmp_path: Path) -> None:
+    # A folder's name comes from the disk, and Linux allows any bytes there.
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/parrot\xff"))
+    folder.mkdir()
+    with TestClient(build_app(Readiness(folder, EngineOptions(engine="echo")), "key")) as client:
+        client.headers["authorization"] = "Bearer key"
+        assert client.get("/v1/models").json()["data"][0]["id"] == folder.name
+        readiness = Readiness(folder, EngineOptions())
+    readiness.error = WeightsError("engine.no_folder", folder=str(folder))
+    with TestClient(build_app(readiness, "key")) as client:
+        client.headers["authorization"] = "Bearer key"
+        assert client.get("/health").json()["error"]["params"]["folder"] == str(folder)

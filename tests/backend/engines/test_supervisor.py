@@ -16,7 +16,8 @@ import pytest
 from backend.engines import ENGINES, EngineKind
 from backend.engines import supervisor as module
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
-from backend.engines.process import child_environment
+from backend.engines.process import EngineProcess, child_environment
+from backend.engines.serve import arguments
 from backend.engines.supervisor import Supervisor
 from backend.errors import EngineError, UsageError, WeightsError
 from backend.settings import ROOT
@@ -134,8 +135,8 @@ def test_killed_in_mid_reply(echo: Supervisor) -> None:
 
     with pytest.raises(EngineError) as caught:
         asyncio.run(run())
-    assert caught.value.key == "engine.died"
-    assert caught.value.params["how"] == "SIGKILL"
+    assert caught.value.key == "engine.killed"
+    assert caught.value.params == {"signal": "SIGKILL", "log": ""}
     assert "".join(got).startswith("I am the echo engine:")
     assert _until(echo, EngineState.FAILED)
     error = echo.status().error
@@ -176,6 +177,36 @@ def test_a_hung_engine_is_ended(engines: Make, echo_folder: Path, monkeypatch: p
     assert _gone(pid)
 
 
+def test_an_engine_that_answers_but_computes_nothing_is_ended(engines: Make, echo_folder: Path) -> None:
+    (echo_folder / "cria.json").write_text('{"echo": {"words_per_s": 200, "stall_after": 3}}')
+    engine = engines(stalled_after_s=1.5)
+    engine.load(echo_folder, ECHO)
+    pid = engine.wait_ready(READY_S).pid
+    time.sleep(2)
+    assert engine.status().state is EngineState.READY  # nobody waits: standing still is all right
+    with pytest.raises(EngineError) as caught:
+        ask(engine, LONG, SLOW)
+    assert caught.value.key == "engine.stalled"
+    assert _until(engine, EngineState.FAILED)
+    assert engine.status().error is not None
+    assert engine.status().error.key == "engine.stalled"  # type: ignore[union-attr]
+    assert _gone(pid)
+
+
+def test_a_process_that_ends_by_itself(tmp_path: Path) -> None:
+    process = EngineProcess(
+        "backend.engines.echo", arguments(tmp_path, ECHO), model="m", gpus=None, logs=tmp_path / "logs"
+    )
+    assert process.death() is None
+    assert process._child.stdin is not None
+    process._child.stdin.close()
+    process._child.wait(10)
+    death = process.death()
+    assert death is not None
+    assert (death.key, death.params) == ("engine.died", {"code": 0, "log": ""})
+    process.end()
+
+
 def test_a_process_that_does_not_start(engines: Make, echo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_engine", lambda _: EngineKind("backend.engines.no_such_module", computes=False))
     engine = engines()
@@ -184,11 +215,13 @@ def test_a_process_that_does_not_start(engines: Make, echo_folder: Path, monkeyp
         engine.wait_ready(READY_S)
 
 
-def test_the_log_is_kept_and_the_one_before_too(echo: Supervisor, echo_folder: Path, tmp_path: Path) -> None:
-    assert (tmp_path / "logs" / "engine.log").is_file()
-    echo.load(echo_folder, ECHO)
-    echo.wait_ready(READY_S)
-    assert (tmp_path / "logs" / "engine.log.1").is_file()
+def test_each_engine_has_a_log_of_its_own(echo: Supervisor, engines: Make, echo_folder: Path, tmp_path: Path) -> None:
+    other = engines()
+    other.load(echo_folder, ECHO)
+    pids = {other.wait_ready(READY_S).pid, echo.status().pid}
+    logs = list((tmp_path / "logs").iterdir())
+    assert {int(log.stem.rpartition("-")[2]) for log in logs} == pids
+    assert len(logs) == 2
 
 
 def test_live_figures(echo: Supervisor) -> None:

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import WeightsError
+from backend.settings import ROOT
 from backend.weights.pickles import read_pickle, state_dict
 from backend.weights.torch_zip import read_torch_zip
 
@@ -108,13 +111,47 @@ HOSTILE = {
     "unhashable key": b"\x80\x02}}K\x01s.",
     "extension": b"\x80\x02\x82\x01.",
     "empty": b"",
-}
+    "shared tuples called": b"\x80\x02)" + b"q\0h\0\x86" * 40 + b")R.",
+    "shared tuples as a key": b"\x80\x02})" + b"q\0h\0\x86" * 40 + b"K\x01s.",
+    "shared tuples as one of many keys": b"\x80\x02}()" + b"q\0h\0\x86" * 40 + b"K\x01u.",
+    "shared tuples as a name": b"\x80\x04)" + b"q\0h\0\x86" * 40 + b"\x8c\x01x\x93.",
+    "shared tuples as a storage": b"\x80\x02(X\x07\0\0\0storage)" + b"q\0h\0\x86" * 40 + b"X\x01\0\0\x000NK\x01tQ.",
+    "shared tuples as a key of an ordered dictionary": (
+        b"\x80\x02ccollections\nOrderedDict\n]])" + b"q\0h\0\x86" * 40 + b"aK\x01aa\x85R."
+    ),
+    "deep tuples called": b"\x80\x02)" + b"\x85" * 5000 + b")R.",
+    "deep tuples as a key": b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.",
+    "half a character as a name": b"\x80\x04\x8c\x03\xed\xa0\x80\x8c\x01x\x93.",
+    "one long list made into many dictionaries": (
+        b"\x80\x02]q\0(" + b"K\x01K\x02\x86" * 40_000 + b"eccollections\nOrderedDict\nq\1" + b"h\1h\0\x85R" * 40_000
+        + b"N."
+    ),
+}  # fmt: skip
+_PROGRAM = """
+import sys
+from backend.errors import WeightsError
+from backend.settings import ROOT
+from backend.weights.pickles import state_dict
+try:
+    state_dict(sys.stdin.buffer.read(), "x.bin")
+except WeightsError as refused:
+    print(refused.text().encode())
+"""
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-def test_damaged_pickles_are_refused(data: bytes) -> None:
-    with pytest.raises(WeightsError):
-        state_dict(data, "x.bin")
+def test_hostile_pickles_are_refused_at_once_and_in_utf_8(data: bytes) -> None:
+    # In a process of its own: what goes wrong here holds the interpreter, and no time limit would get a word in.
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], cwd=ROOT, input=data, capture_output=True, timeout=20, check=True
+    )
+    assert b"x.bin" in done.stdout
+
+
+def test_half_a_character_is_no_name() -> None:
+    with pytest.raises(WeightsError) as refused:
+        read_pickle(b"\x80\x02}X\x03\0\0\0\xed\xa0\x80K\x01s.", "x.bin")
+    assert refused.value.key == "weights.pickle_damaged"
 
 
 def test_a_number_made_into_many_by_a_stride_of_zero(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ BAD = {
         "weights.json_bad",
     ),
     "deep": (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", b"", "weights.json_bad"),
+    "half a character": (b'{"\\ud800":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', b"ab", "weights.json_bad"),
+    "half a character in a list": (b'{"a":["x\\uDFFFy"]}', b"", "weights.json_bad"),
     "no utf-8": (b'{"\xff":1}', b"", "weights.json_bad"),
 }
 

@@ -270,3 +270,44 @@ def test_a_lone_sentencepiece_file_with_empty_special_tokens_is_mended(tmp_path:
     assert ids[-1] == 2
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "Hello! 你好"
     assert tokenizer.chat_template
+
+
+def test_a_mended_tokenizer_that_fails_blames_the_folder_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backend.engines.folder import open_folder
+    from backend.engines.transformers_server import tokenizer
+
+    folder = tiny.write_model(tmp_path / "m")
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    monkeypatch.setattr(tokenizer, "_mend_tokenizer", lambda _, place: (place / "tokenizer.json").write_text("{}"))
+    with pytest.raises(CriaError) as caught:
+        tokenizer.load_tokenizer(open_folder(folder))
+    assert (caught.value.key, caught.value.params["folder"]) == ("engine.bad_tokenizer", str(folder))
+
+
+def test_whatever_ends_a_computation_the_reply_hears_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from backend.engines.transformers_server.one_at_a_time import SingleTokens
+
+    class Broken:
+        device = "cpu"
+
+        def generate(self, *_: object, **__: object) -> None:
+            raise KeyError("inv_freq")
+
+    async def collect() -> None:
+        async for _ in SingleTokens(Broken(), eos=()).stream([1], GREEDY, 5):
+            pass
+
+    with pytest.raises(CriaError, match="inv_freq"):
+        asyncio.run(asyncio.wait_for(collect(), 20))
+    assert "KeyError" in capsys.readouterr().err  # for the log
+
+
+def test_a_long_prompt_is_progress(real: Supervisor) -> None:
+    _settled(real)
+    before = _stats(real)
+    ask(real, "a" * 400, Sampling(temperature=0.0, max_new_tokens=1))
+    after = _stats(real)
+    assert after["computed_tokens"] - before["computed_tokens"] == 1
+    assert after["steps"] - before["steps"] >= 3  # chunks of 128 tokens

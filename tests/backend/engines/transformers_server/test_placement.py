@@ -73,7 +73,7 @@ def test_each_gpu_gets_what_it_has_room_for_less_its_part_of_the_cache() -> None
         (SEVEN, EngineOptions(device="cuda"), machine(64), "engine.no_cuda_here"),
         (THIRTEEN, EngineOptions(), machine(64, 24), "engine.no_room_gpu"),
         (THIRTEEN, EngineOptions(num_gpus=1), machine(64, 16, 24), "engine.no_room_gpu"),
-        (THIRTEEN, EngineOptions(num_gpus=2, max_gpu_memory=8 * GB), machine(64, 16, 24), "engine.no_room_gpu"),
+        (THIRTEEN, EngineOptions(num_gpus=2, max_gpu_memory=8 * GB), machine(64, 16, 24), "engine.no_room_cap"),
         (SEVEN, EngineOptions(), machine(64, 0.5), "engine.no_room_gpu"),
     ],
 )
@@ -84,3 +84,20 @@ def test_what_does_not_fit_is_said_with_the_numbers(
         place(need, options, where)
     assert caught.value.key == key
     assert "{" not in caught.value.text()
+
+
+def test_a_cap_that_is_in_the_way_is_named() -> None:
+    with pytest.raises(MachineError) as caught:
+        place(SEVEN, EngineOptions(max_gpu_memory=2 * GB), machine(64, 150))
+    assert caught.value.key == "engine.no_room_cap"
+    assert (caught.value.params["cap"], caught.value.params["free"], caught.value.params["count"]) == (
+        2 * GB,
+        2 * GB,
+        1,
+    )
+    with pytest.raises(MachineError) as caught:
+        place(THIRTEEN, EngineOptions(num_gpus=2, max_gpu_memory=8 * GB), machine(64, 4, 24))
+    assert caught.value.params["free"] == 12 * GB
+    with pytest.raises(MachineError) as caught:
+        place(THIRTEEN, EngineOptions(max_gpu_memory=80 * GB), machine(64, 8))
+    assert (caught.value.key, caught.value.params["free"]) == ("engine.no_room_gpu", 8 * GB)
