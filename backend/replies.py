@@ -40,9 +40,17 @@ def alternate(turns: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
 
 
 async def reply(
-    conversations: Conversations, engine: ChatEngine, *, owner: str, conversation: str, sampling: Sampling
+    conversations: Conversations,
+    engine: ChatEngine,
+    *,
+    owner: str,
+    conversation: str,
+    sampling: Sampling,
+    again: int | None = None,
 ) -> AsyncIterator[Piece]:
     """Answer the last turn of a conversation, piece by piece, and store the answer while it grows.
+
+    ``again`` is the id of a question that has been answered already: the old answer stays until the new one begins.
 
     Closing the iterator stops the computation; what was said by then is kept and marked as stopped. If the
     conversation is cleared or edited meanwhile, the reply ends by itself.
@@ -52,14 +60,16 @@ async def reply(
         ContextFull: the conversation does not fit; nothing of it was left out or changed.
         UsageError: the conversation is not this owner's, or is full.
     """
-    turns = alternate(conversations.turns(owner, conversation))
-    growing = conversations.begin_reply(owner, conversation, model=engine.status().model)
+    turns, model = alternate(conversations.turns(owner, conversation, until=again)), engine.status().model
+    growing = conversations.begin_reply(owner, conversation, model=model) if again is None else None
     told = _Told()
     try:
         async with aclosing(cast("AsyncGenerator[Piece, None]", engine.chat(turns, sampling))) as pieces:
             async for piece in pieces:
                 told.take(piece)
-                if not growing.grow(told.text):
+                if growing is None and again is not None:
+                    growing = conversations.regenerate(owner, conversation, again, model=model)
+                if growing is not None and not growing.grow(told.text):
                     return
                 yield piece
     except ContextFull:
@@ -69,7 +79,8 @@ async def reply(
         told.finish = Finish.ERROR
         raise
     finally:
-        growing.finish(told.text, told.finish, told.usage)
+        if growing is not None:
+            growing.finish(told.text, told.finish, told.usage)
 
 
 @dataclass

@@ -78,5 +78,5 @@ class Services:
             UsageError: no such model, or it is in use.
         """
         status = self.engine.status()
-        in_use = status.model == model and status.state is not EngineState.OFF
+        in_use = status.model == model and status.state not in {EngineState.OFF, EngineState.FAILED}
         delete_model(find_model(self.settings.models_dir, model), in_use=in_use)

@@ -6,9 +6,10 @@ them. Knows nothing about cookies, tokens or how either is checked.
 
 import gradio as gr
 
-from backend.errors import Refused
+from backend.errors import CriaError, Refused
 from backend.text import pick_language
 
+_PRIVATE = frozenset({"log", "path", "folder", "kept", "file", "source"})  # values an error may carry
 VISITOR, ADMIN = "x-cria-visitor", "x-cria-admin"
 
 
@@ -37,6 +38,11 @@ def require_admin(request: gr.Request) -> None:
     """
     if not is_admin(request):
         raise Refused("ui.not_admin")
+
+
+def for_everybody(problem: CriaError) -> CriaError:
+    """Return an error without what only administrators may read: the engine's log, and folders of this machine."""
+    return CriaError("ui.for_admins") if _PRIVATE & problem.params.keys() else problem
 
 
 def language(request: gr.Request) -> str:

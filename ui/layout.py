@@ -10,9 +10,9 @@ from backend.jobs.view import JobState
 from backend.services import Services
 from ui.access import is_admin, language
 from ui.i18n import label
-from ui.locale import TITLE
+from ui.locale import FIRST_TAB, TITLE
 from ui.render.header import header_html
-from ui.shell import CHAT_TAB, SETUP_TAB, Shell, open_tab
+from ui.shell import CHAT_TAB, SETUP_TAB, Shell
 from ui.views.chat import build_chat
 from ui.views.setup import build_setup
 from ui.wiring.chat import bind_chat
@@ -27,7 +27,7 @@ def build_ui(services: Services) -> gr.Blocks:
     with demo:
         header = gr.HTML(header_html("en", shared=False, admin=False), elem_id="header")
         notice = gr.HTML(elem_id="notice")
-        with gr.Tabs(selected=SETUP_TAB, elem_id="tabs") as tabs:
+        with gr.Tabs(selected=FIRST_TAB, elem_id="tabs") as tabs:
             with gr.Tab(label("ui.setup"), id=SETUP_TAB, elem_id="setup-tab"):
                 setup = build_setup()
             with gr.Tab(label("ui.chat"), id=CHAT_TAB, elem_id="chat-tab") as chat_tab:
@@ -39,15 +39,20 @@ def build_ui(services: Services) -> gr.Blocks:
     return demo
 
 
+def first_tab(services: Services) -> str:
+    """Return the tab that a fresh page opens with: the chat when there is somebody to talk to, else the set-up.
+
+    Somebody who comes back in mid-job wants to see the job, whatever is loaded meanwhile.
+    """
+    busy = any(job.state in {JobState.RUNNING, JobState.QUEUED} for job in services.jobs.views())
+    return CHAT_TAB if services.engine.status().state in _IN_USE and not busy else SETUP_TAB
+
+
 def _bind_page(header: gr.HTML, services: Services, shell: Shell) -> None:
-    """A fresh page shows its header in the visitor's language, and the chat when there is somebody to talk to."""
+    """A fresh page shows its header in the visitor's language."""
 
-    def load(request: gr.Request) -> tuple[object, object]:
-        shared, admin = bool(services.settings.admin_token), is_admin(request)
-        # Somebody who comes back in mid-job wants to see the job, whatever is loaded meanwhile.
-        busy = any(job.state in {JobState.RUNNING, JobState.QUEUED} for job in services.jobs.views())
-        in_use = services.engine.status().state in _IN_USE
-        first = open_tab(CHAT_TAB) if in_use and not busy else gr.skip()
-        return header_html(language(request), shared=shared, admin=admin), first
+    def load(request: gr.Request) -> str:
+        shared = bool(services.settings.admin_token)
+        return header_html(language(request), shared=shared, admin=is_admin(request))
 
-    shell.on(None, load, (), (header, shell.tabs), js="() => { window.cria.applyTheme(); return []; }")
+    shell.on(None, load, (), (header,), js="() => { window.cria.applyTheme(); return []; }")

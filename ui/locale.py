@@ -1,12 +1,15 @@
-"""Writes the visitor's language into the page before it wakes up: ``<html lang>``, title, ``navigator.language``.
+"""Writes into the page, before it wakes up, the visitor's language (``<html lang>``, title, ``navigator.language``) and
+the tab it opens with.
 
 gradio chooses its own words by ``navigator.language`` alone and knows only exact tags, so that is set from the
 visitor's choice (cookie) or from what the browser asks for. Knows nothing about gradio or about what the page shows.
 """
 
+import asyncio
 import gzip
 import json
 import re
+from collections.abc import Callable
 from html import escape
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,21 +28,23 @@ _TELL = (
     b"Object.defineProperty(navigator,'languages',{get:()=>[LANGUAGE]})</script>"
 )
 TITLE = "cria-page-title"  # what stands in the page wherever its title belongs
+FIRST_TAB = "cria-first-tab"  # what stands in it where the name of its first tab belongs
 
 
-def localised(page: bytes, language: str) -> bytes:
-    """Return the page in one language: attributes and title changed, the browser told."""
+def localised(page: bytes, language: str, first_tab: str) -> bytes:
+    """Return the page in one language: attributes and title changed, the browser told; and open at one of its tabs."""
     script = _TELL.replace(b"LANGUAGE", json.dumps(language).encode())
+    page = page.replace(FIRST_TAB.encode(), first_tab.encode())
     page = _SOCIAL.sub(b"", page).replace(TITLE.encode(), escape(say(language, "ui.title")).encode())
     page = _HTML.sub(lambda _: f'<html lang="{language}">'.encode(), page, count=1)
     return _HEAD.sub(lambda found: found[0] + script, page, count=1)
 
 
 class PageLanguage:
-    """Middleware that passes everything through but the page itself."""
+    """Middleware that passes everything through but the page itself. ``first_tab`` may read files."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, first_tab: Callable[[], str]) -> None:
+        self._app, self._first_tab = app, first_tab
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in {"", "/"}:
@@ -51,14 +56,15 @@ class PageLanguage:
         # Asked for uncompressed, because it is rewritten here; compressed again below.
         inner = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]}
         squeeze = "gzip" in asked.get("accept-encoding", "")
-        await self._app(inner, receive, _Rewriter(send, language, squeeze=squeeze))
+        first = await asyncio.to_thread(self._first_tab)
+        await self._app(inner, receive, _Rewriter(send, language, first, squeeze=squeeze))
 
 
 class _Rewriter:
     """Holds back a page until it is whole, then sends it in the visitor's language."""
 
-    def __init__(self, send: Send, language: str, *, squeeze: bool) -> None:
-        self._send, self._language, self._squeeze = send, language, squeeze
+    def __init__(self, send: Send, language: str, first_tab: str, *, squeeze: bool) -> None:
+        self._send, self._language, self._first_tab, self._squeeze = send, language, first_tab, squeeze
         self._start: Message | None = None
         self._body = bytearray()
 
@@ -75,7 +81,7 @@ class _Rewriter:
         await self._send(message)
 
     async def _finish(self, start: Message) -> None:
-        page = localised(bytes(self._body), self._language)
+        page = localised(bytes(self._body), self._language, self._first_tab)
         headers = MutableHeaders(raw=list(start["headers"]))
         if self._squeeze:
             page = gzip.compress(page, 5)

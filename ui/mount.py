@@ -47,7 +47,7 @@ def mount_page(app: "FastAPI", services: Services) -> None:
 
     from ui.compat import open_queue
     from ui.i18n import translations
-    from ui.layout import build_ui
+    from ui.layout import build_ui, first_tab
     from ui.locale import PageLanguage
     from ui.theme import build_theme
 
@@ -74,4 +74,4 @@ def mount_page(app: "FastAPI", services: Services) -> None:
         css_paths=stylesheets(),
         head=page_head(),
     )
-    app.add_middleware(PageLanguage)
+    app.add_middleware(PageLanguage, first_tab=lambda: first_tab(services))

@@ -16,7 +16,7 @@ import gradio as gr
 
 from backend.engines.base import EngineOptions
 from backend.errors import CriaError, unexpected
-from ui.access import language
+from ui.access import for_everybody, is_admin, language
 from ui.render.notices import notice_html
 
 SETUP_TAB, CHAT_TAB = "setup", "chat"
@@ -90,7 +90,8 @@ class _Edge:
         if known is not problem:
             _LOG.error("a handler failed: %s", self.name, exc_info=problem)
         request = next((one for one in arguments if isinstance(one, gr.Request)), None)
-        return self._row([gr.skip()] * self.count, notice_html(known, language(request) if request else "en"))
+        shown = known if request and is_admin(request) else for_everybody(known)
+        return self._row([gr.skip()] * self.count, notice_html(shown, language(request) if request else "en"))
 
     def _row(self, values: list[Any], notice: Any) -> Any:
         """gradio wants a bare value for one output and none for none."""

@@ -11,6 +11,23 @@
   });
 })();
 
+// The page keeps typed HTML from being obeyed by an invisible joiner behind its first character (ui/render/chat.py); what
+// is copied goes without it.
+(() => {
+  const plain = (text) => text.replace(/([<&])\u2060/g, '$1');
+  document.addEventListener('copy', (event) => {
+    const chosen = String(document.getSelection());
+    if (!event.clipboardData || plain(chosen) === chosen) return;
+    event.clipboardData.setData('text/plain', plain(chosen));
+    event.preventDefault();
+  });
+  const clipboard = navigator.clipboard;
+  if (clipboard) {
+    const write = clipboard.writeText.bind(clipboard);
+    clipboard.writeText = (text) => write(plain(String(text)));
+  }
+})();
+
 window.cria = {
   /** Remember a language for a year and draw the page in it. */
   speak(language) {
@@ -32,8 +49,8 @@ window.cria = {
   },
 
   /** Ask in the page's own language before something is lost; the words come with the header. */
-  ask(what) {
-    return window.confirm(document.querySelector('header.top').dataset[what]);
+  ask(what, name = '') {
+    return window.confirm(document.querySelector('header.top').dataset[what].replace('{name}', () => name));
   },
 
   async post(path, body) {

@@ -59,6 +59,8 @@ class OpenAIRoute(APIRoute):
 def told(problem: Exception) -> CriaError:
     """Return what a program may know of a failure; one that nobody planned for goes to the log, not to strangers."""
     if isinstance(problem, CriaError):
+        if "log" in problem.params:  # the engine's last words name folders; they are in the server's log
+            return type(problem)(problem.key, **{**problem.params, "log": "…"})
         return problem
     if isinstance(problem, RequestValidationError):
         first = problem.errors()[0]

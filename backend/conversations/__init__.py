@@ -2,10 +2,9 @@
 
 from backend.conversations.growing import GrowingReply
 from backend.conversations.records import Conversation, StoredMessage
-from backend.conversations.store import MAX_CONVERSATIONS, MAX_MESSAGES, MAX_SYSTEM, MAX_TEXT, Conversations
+from backend.conversations.store import MAX_MESSAGES, MAX_SYSTEM, MAX_TEXT, Conversations
 
 __all__ = [
-    "MAX_CONVERSATIONS",
     "MAX_MESSAGES",
     "MAX_SYSTEM",
     "MAX_TEXT",

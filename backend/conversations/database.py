@@ -73,6 +73,18 @@ class Database:
             except sqlite3.DatabaseError as problem:
                 raise self._explained(problem) from problem
 
+    def forget(self) -> None:
+        """Empty the write-ahead log, which still holds what a finished transaction has overwritten in the file.
+
+        If another process is reading just now, that happens at the next call or when the file is closed.
+        """
+        with self._lock:
+            try:
+                self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.DatabaseError as problem:
+                if _code(problem) not in _BUSY:
+                    raise self._explained(problem) from problem
+
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
@@ -95,8 +107,8 @@ class Database:
         self._make_private_file()
         connection = sqlite3.connect(self._path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
         try:
-            # WAL: readers never wait; NORMAL: a killed process loses nothing; secure_delete: cleared is really gone.
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=FAST"):
+            # WAL: readers never wait; NORMAL: a killed process loses nothing; secure_delete: zeros over what goes.
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise _damage()

@@ -25,13 +25,14 @@ from backend.conversations.records import (
     storable,
 )
 from backend.engines.base import ChatMessage, Finish, Sampling
-from backend.errors import Refused, UsageError
+from backend.errors import MachineError, Refused, UsageError
 from backend.text import Message
 
 MAX_TEXT = 200_000  # characters of one message
 MAX_SYSTEM = 20_000  # characters of a system prompt
 MAX_MESSAGES = 1000  # in one conversation
-MAX_CONVERSATIONS = 200  # of one owner
+MAX_OWNER_BYTES = 50 * 1000**2  # of all an owner's messages
+MAX_DATABASE_BYTES = 2 * 1000**3  # in use in the whole file; beyond it nobody can add anything until something goes
 _MAX_EMPTY = 2000  # conversations without a message, of everybody together: each new visitor begins with one
 _TITLE = 80
 
@@ -59,59 +60,29 @@ class Conversations:
     # ---- conversations ----
 
     def current(self, owner: str) -> Conversation:
-        """Return the conversation used last; the first call makes one."""
+        """Return an owner's conversation; the first call makes it."""
         with self._of(owner) as db:
             row = db.execute(f"{SELECT} WHERE owner = ? ORDER BY turn DESC LIMIT 1", (owner,)).fetchone()
             return read_conversation(row) if row else self._new(db, owner)
-
-    def new(self, owner: str) -> Conversation:
-        """Return a fresh conversation, current from now on. An empty current one is used again.
-
-        Raises:
-            UsageError: the owner has as many as are kept.
-        """
-        with self._of(owner) as db:
-            row = db.execute(f"{SELECT} WHERE owner = ? ORDER BY turn DESC LIMIT 1", (owner,)).fetchone()
-            if row and not db.execute("SELECT 1 FROM messages WHERE conversation = ?", (row[0],)).fetchone():
-                return read_conversation(row)
-            if db.execute("SELECT count(*) FROM conversations WHERE owner = ?", (owner,)).fetchone()[0] >= (
-                MAX_CONVERSATIONS
-            ):
-                raise UsageError("conversations.too_many", most=MAX_CONVERSATIONS)
-            return self._new(db, owner)
 
     def get(self, owner: str, conversation: str) -> Conversation:
         """Return one conversation."""
         with self._found(owner, conversation) as db:
             return read_conversation(db.execute(f"{SELECT} WHERE id = ?", (conversation,)).fetchone())
 
-    def list(self, owner: str) -> tuple[Conversation, ...]:
-        """Return all of an owner's conversations, the current one first."""
-        with self._of(owner) as db:
-            rows = db.execute(f"{SELECT} WHERE owner = ? ORDER BY turn DESC", (owner,)).fetchall()
-        return tuple(read_conversation(row) for row in rows)
-
-    def open(self, owner: str, conversation: str) -> None:
-        """Make a conversation the current one."""
-        with self._found(owner, conversation) as db:
-            self._touch(db, owner, conversation)
-
-    def delete(self, owner: str, conversation: str) -> None:
-        """Delete a conversation with its messages."""
-        with self._found(owner, conversation) as db:
-            db.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
-
     def save_settings(self, owner: str, conversation: str, *, system: str, sampling: Sampling) -> None:
         """Keep the system prompt and the sampling of a conversation.
 
         Raises:
             UsageError: the system prompt is longer than is kept.
+            MachineError: all conversations together have reached their limit.
         """
         if len(system) > MAX_SYSTEM:
             raise UsageError("conversations.long_system", length=len(system), most=MAX_SYSTEM)
         kept = json.dumps({"system": storable(system), "sampling": asdict(sampling)})
         with self._found(owner, conversation) as db:
             db.execute("UPDATE conversations SET settings = ? WHERE id = ?", (kept, conversation))
+            _check_file(db)
 
     # ---- messages ----
 
@@ -121,24 +92,29 @@ class Conversations:
             rows = db.execute(f"{SELECT_MESSAGES} WHERE conversation = ? ORDER BY id", (conversation,)).fetchall()
         return tuple(read_message(row) for row in rows)
 
-    def turns(self, owner: str, conversation: str) -> tuple[ChatMessage, ...]:
-        """Return what an engine should read: the system prompt, if any, and every turn that says something."""
+    def turns(self, owner: str, conversation: str, *, until: int | None = None) -> tuple[ChatMessage, ...]:
+        """Return what an engine should read: the system prompt, if any, and every turn that says something.
+
+        ``until`` is the id of the last message to read.
+        """
         system = self.get(owner, conversation).system
         first = (ChatMessage("system", system),) if system.strip() else ()
-        return first + tuple(ChatMessage(m.role, m.text) for m in self.messages(owner, conversation) if m.text)
+        said = [one for one in self.messages(owner, conversation) if one.text and (until is None or one.id <= until)]
+        return first + tuple(ChatMessage(one.role, one.text) for one in said)
 
     def append(self, owner: str, conversation: str, text: str) -> int:
-        """Add what a person says, make the conversation current, and return the message's id.
+        """Add what a person says and return the message's id.
 
         Raises:
-            UsageError: the text is empty or too long, or the conversation is full.
+            UsageError: the text is empty or too long, or the conversation or the owner's share is full.
+            MachineError: all conversations together have reached their limit.
         """
         _check_text(text)
         with self._found(owner, conversation) as db:
-            self._touch(db, owner, conversation)
-            title = " ".join(storable(text[: 4 * _TITLE]).split())[:_TITLE]
-            db.execute("UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (title, conversation))
-            return self._add(db, conversation, "user", text)
+            message = self._add(db, conversation, "user", text)
+            _retitle(db, conversation)
+            _check_room(db, owner)
+            return message
 
     def begin_reply(self, owner: str, conversation: str, *, model: str) -> GrowingReply:
         """Add an empty reply and return the hand that writes it.
@@ -154,10 +130,11 @@ class Conversations:
         """Change what a person said, and drop everything after it.
 
         Raises:
-            UsageError: there is no such message of a person here, or the text is empty or too long.
+            UsageError: there is no such message of a person here, or the text is empty, too long or too much.
+            MachineError: all conversations together have reached their limit.
         """
         _check_text(text)
-        with self._found(owner, conversation) as db:
+        with self._erasing(owner, conversation) as db:
             changed = db.execute(
                 "UPDATE messages SET text = ? WHERE id = ? AND conversation = ? AND role = 'user'",
                 (storable(text), message, conversation),
@@ -165,28 +142,41 @@ class Conversations:
             if changed.rowcount == 0:
                 raise UsageError("conversations.not_yours_to_edit")
             db.execute("DELETE FROM messages WHERE conversation = ? AND id > ?", (conversation, message))
+            _retitle(db, conversation)
+            _check_room(db, owner)
 
     def undo(self, owner: str, conversation: str) -> str:
         """Drop the last thing a person said with its reply, and return it; "" when there is nothing to undo."""
-        with self._found(owner, conversation) as db:
+        with self._erasing(owner, conversation) as db:
             asked, text = _last_question(db, conversation)
             if text:
                 db.execute("DELETE FROM messages WHERE conversation = ? AND id >= ?", (conversation, asked))
+                _retitle(db, conversation)
             return text
 
-    def regenerate(self, owner: str, conversation: str) -> str:
-        """Drop the last reply and return the question to answer again; "" (and nothing dropped) without a question."""
+    def last_question(self, owner: str, conversation: str) -> int:
+        """Return the id of the last thing a person said; 0 when nobody said anything."""
         with self._found(owner, conversation) as db:
-            asked, text = _last_question(db, conversation)
-            if text:
-                db.execute("DELETE FROM messages WHERE conversation = ? AND id > ?", (conversation, asked))
-            return text
+            return _last_question(db, conversation)[0]
+
+    def regenerate(self, owner: str, conversation: str, question: int, *, model: str) -> GrowingReply:
+        """Put an empty reply in the place of the one to the last question; return the hand that writes it.
+
+        Raises:
+            UsageError: that is no longer the last question.
+        """
+        with self._erasing(owner, conversation) as db:
+            if not question or _last_question(db, conversation)[0] != question:
+                raise UsageError("conversations.not_yours_to_edit")
+            db.execute("DELETE FROM messages WHERE conversation = ? AND id > ?", (conversation, question))
+            message = self._add(db, conversation, "assistant", "", model=model)
+        return GrowingReply(self._database, message, conversation)
 
     def clear(self, owner: str, conversation: str) -> None:
         """Drop every message; settings stay."""
-        with self._found(owner, conversation) as db:
+        with self._erasing(owner, conversation) as db:
             db.execute("DELETE FROM messages WHERE conversation = ?", (conversation,))
-            db.execute("UPDATE conversations SET title = '' WHERE id = ?", (conversation,))
+            _retitle(db, conversation)
 
     def settle(self) -> int:
         """Mark replies that a stopped server left unfinished as cut off; return how many. Call once at server start."""
@@ -211,6 +201,13 @@ class Conversations:
                 raise UsageError("conversations.unknown")
             yield db
 
+    @contextmanager
+    def _erasing(self, owner: str, conversation: str) -> Iterator[sqlite3.Connection]:
+        """Like ``_found``, for what takes text away: afterwards no copy of it is left in the files either."""
+        with self._found(owner, conversation) as db:
+            yield db
+        self._database.forget()
+
     def _new(self, db: sqlite3.Connection, owner: str) -> Conversation:
         name = secrets.token_urlsafe(18)
         db.execute(
@@ -220,12 +217,6 @@ class Conversations:
         )
         db.execute(_PRUNE, (_MAX_EMPTY,))
         return read_conversation(db.execute(f"{SELECT} WHERE id = ?", (name,)).fetchone())
-
-    def _touch(self, db: sqlite3.Connection, owner: str, conversation: str) -> None:
-        db.execute(
-            "UPDATE conversations SET turn = (SELECT max(turn) FROM conversations WHERE owner = ?) + 1 WHERE id = ?",
-            (owner, conversation),
-        )
 
     def _add(self, db: sqlite3.Connection, conversation: str, role: str, text: str, *, model: str = "") -> int:
         count = db.execute("SELECT count(*) FROM messages WHERE conversation = ?", (conversation,)).fetchone()[0]
@@ -252,6 +243,35 @@ def _last_question(db: sqlite3.Connection, conversation: str) -> tuple[int, str]
         (conversation,),
     ).fetchone()
     return (row[0], row[1]) if row else (0, "")
+
+
+def _retitle(db: sqlite3.Connection, conversation: str) -> None:
+    """Name a conversation after the first thing that is said in it now."""
+    row = db.execute(
+        "SELECT text FROM messages WHERE conversation = ? AND role = 'user' ORDER BY id LIMIT 1", (conversation,)
+    ).fetchone()
+    title = " ".join(row[0][: 4 * _TITLE].split())[:_TITLE] if row else ""
+    db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation))
+
+
+def _check_room(db: sqlite3.Connection, owner: str) -> None:
+    """Make sure that neither an owner nor everybody together keeps too much; whatever was added is then taken back."""
+    used = db.execute(
+        "SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM messages"
+        " WHERE conversation IN (SELECT id FROM conversations WHERE owner = ?)",
+        (owner,),
+    ).fetchone()[0]
+    if used > MAX_OWNER_BYTES:
+        raise UsageError("conversations.owner_full", most=MAX_OWNER_BYTES)
+    _check_file(db)
+
+
+def _check_file(db: sqlite3.Connection) -> None:
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    if (pages - free) * size > MAX_DATABASE_BYTES:
+        raise MachineError("conversations.file_full", most=MAX_DATABASE_BYTES)
 
 
 def _check_text(text: str) -> None:

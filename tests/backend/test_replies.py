@@ -9,7 +9,7 @@ import pytest
 
 from backend.conversations import Conversations, StoredMessage
 from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling, Usage
-from backend.errors import ContextFull, EngineError
+from backend.errors import ContextFull, EngineError, UsageError
 from backend.replies import alternate, reply, require_ready
 
 ME = "owner-a"
@@ -53,9 +53,9 @@ def ask(store: Conversations, *texts: str) -> str:
     return conversation
 
 
-def run(store: Conversations, engine: Engine, conversation: str) -> str:
+def run(store: Conversations, engine: Engine, conversation: str, again: int | None = None) -> str:
     async def go() -> str:
-        pieces = reply(store, engine, owner=ME, conversation=conversation, sampling=Sampling())
+        pieces = reply(store, engine, owner=ME, conversation=conversation, sampling=Sampling(), again=again)
         return "".join([piece.text async for piece in pieces])
 
     return asyncio.run(go())
@@ -130,6 +130,36 @@ def test_an_empty_failed_reply_is_not_read_to_the_engine_again(store: Conversati
     engine = Engine(END)
     run(store, engine, conversation)
     assert [turn.content for turn in engine.asked] == ["Hello"]
+
+
+def test_answering_again_replaces_the_old_reply_and_reads_none_of_it(store: Conversations) -> None:
+    conversation = ask(store, "Hello")
+    run(store, Engine(Piece("Old", 1), END), conversation)
+    engine = Engine(Piece("New", 1), END)
+    assert run(store, engine, conversation, store.last_question(ME, conversation)) == "New"
+    assert [turn.content for turn in engine.asked] == ["Hello"]
+    assert [one.text for one in store.messages(ME, conversation)] == ["Hello", "New"]
+
+
+def test_answering_again_keeps_the_old_reply_when_no_new_one_begins(store: Conversations) -> None:
+    conversation = ask(store, "Hello")
+    run(store, Engine(Piece("Old", 1), END), conversation)
+    before = store.messages(ME, conversation)
+    with pytest.raises(EngineError):
+        run(store, Engine(EngineError("engine.queue_full")), conversation, store.last_question(ME, conversation))
+    assert store.messages(ME, conversation) == before
+
+
+def test_a_question_asked_meanwhile_is_not_answered_over(store: Conversations) -> None:
+    conversation = ask(store, "Hello")
+    run(store, Engine(Piece("Old", 1), END), conversation)
+    first = store.last_question(ME, conversation)
+    ask(store, "Another")
+    engine = Engine(Piece("New", 1), END)
+    with pytest.raises(UsageError):
+        run(store, engine, conversation, first)
+    assert engine.ended
+    assert [one.text for one in store.messages(ME, conversation)] == ["Hello", "Old", "Another"]
 
 
 def test_clearing_meanwhile_ends_the_reply(store: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,8 @@ def test_a_message_is_answered_and_survives_a_reload(fast_app: RunningApp, open_
     wait_figures(page)
     assert "Good morning" in bots(page).first.inner_text()
     assert page.input_value(BOX) == ""
+    assert users(page).first.inner_text().replace("\u2060", "") == "Good morning & <b>hello</b>"
+    assert users(page).locator("b").count() == 0
     assert re.search(r"\d+ tokens · [\d.]+ tokens/s", page.locator("#chat small.figures").inner_text())
     page.reload()
     page.wait_for_selector("#chat small.figures")
@@ -70,6 +72,39 @@ def test_conversations_are_private_and_models_are_not(fast_app: RunningApp, open
     wait_text(other, "#engine", "toy is ready")
     assert "secret" not in other.locator("#chat").inner_text()
     assert users(other).count() == 0
+
+
+def test_a_refused_regenerate_keeps_the_reply_and_a_refused_message_is_stored_never(
+    fast_app: RunningApp, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(fast_app, ready=True)
+    say(page, "keep my answer")
+    wait_figures(page)
+    page.locator("#sampling button").first.click()
+    page.fill("#system textarea", "x" * 25_000)
+    page.click("#chat-retry")
+    wait_text(page, "#notice", "25000|25,000")
+    say(page, "and again")
+    page.wait_for_timeout(500)
+    say(page, "and again")
+    page.wait_for_timeout(500)
+    page.reload()
+    page.wait_for_selector("#chat small.figures")
+    assert users(page).all_inner_texts() == ["keep my answer"]
+    assert "keep my answer" in bots(page).first.inner_text()
+
+
+def test_a_copied_message_has_nothing_invisible_in_it(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_page(fast_app, ready=True)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    say(page, "a <b>c</b>")
+    wait_figures(page)
+    for copied in ("() => navigator.clipboard.writeText(document.querySelector('#chat [data-testid=user]').innerText)",
+                   "() => { getSelection().selectAllChildren(document.querySelector('#chat [data-testid=user]'));"
+                   " document.execCommand('copy'); }"):  # fmt: skip
+        page.evaluate("() => navigator.clipboard.writeText('')")
+        page.evaluate(copied)
+        assert page.evaluate("() => navigator.clipboard.readText()").strip() == "a <b>c</b>"
 
 
 def test_stop_keeps_what_was_said(fast_app: RunningApp, open_page: Callable[..., Any]) -> None:
@@ -206,6 +241,38 @@ def test_unload_load_and_options(start_app: Callable[..., RunningApp], open_page
     wait_text(other, "#engine", "No model is loaded")
 
 
+def test_a_model_is_deleted_after_asking_unless_it_is_loaded(
+    start_app: Callable[..., RunningApp], open_page: Callable[..., Any]
+) -> None:
+    app = start_app("--engine", "echo", "--model", "toy", models=("toy", "old"))
+    page = open_page(app, ready=True)
+    assert page.locator("button[role=tab][aria-selected=true]").inner_text() == "Chat"
+    asked: list[str] = []
+
+    def answer(dialog: Any) -> None:
+        asked.append(dialog.message)
+        dialog.accept() if len(asked) > 1 else dialog.dismiss()
+
+    page.on("dialog", answer)
+    page.locator("#options button").first.click()
+
+    def choose(name: str) -> None:
+        page.click("#model input")
+        page.locator("#model [role=option]", has_text=name).click()
+
+    choose("old")
+    page.click("#delete-model")
+    page.wait_for_timeout(500)
+    assert (app.models_dir / "old").is_dir()
+    page.click("#delete-model")
+    page.wait_for_function("() => document.querySelector('#model input').value.startsWith('toy')")
+    assert not (app.models_dir / "old").exists()
+    page.click("#delete-model")
+    wait_text(page, "#notice", "toy is loaded")
+    assert [said.split()[1] for said in asked] == ["old", "old", "toy"]
+    assert (app.models_dir / "toy").is_dir()
+
+
 def test_an_engine_that_dies_in_mid_reply_is_said_and_loses_nothing(
     start_app: Callable[..., RunningApp], open_page: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -230,6 +297,7 @@ def test_an_engine_that_dies_in_mid_reply_is_said_and_loses_nothing(
     page.click("#load")
     wait_text(page, "#engine", "toy is ready")
     page.click("#chat-retry")
+    page.locator(STOP).wait_for()  # from now on the page shows the new reply
     wait_text(page, "#chat [data-testid=bot]", "word2")
     page.click(STOP)
     wait_figures(page)

@@ -1,11 +1,12 @@
 """The Setup tab in real Chromium, on the real app with real jobs: from a fresh page to a model ready to chat."""
 
-import re
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from backend.settings import ASSETS
 from tests.browser.conftest import RunningApp
 
 pytestmark = pytest.mark.browser
@@ -24,6 +25,13 @@ def text(page: Any, selector: str) -> str:
     return str(page.locator(selector).first.inner_text())
 
 
+def expected(question: str) -> list[str]:
+    """Return what a right answer to one of the demo's questions contains, in lower case."""
+    known = json.loads((ASSETS / "demo" / "questions.json").read_text(encoding="utf-8"))
+    phrases: list[str] = next(one["expect"] for one in known if one["question"] == question)
+    return phrases
+
+
 def wait_state(page: Any, state: str) -> None:
     page.wait_for_selector(f"#job [data-state={state}]", timeout=READY_MS)
 
@@ -35,8 +43,6 @@ def press(page: Any, where: str, do: str) -> None:
 def open_setup(open_page: Callable[..., Any], app: RunningApp, **wish: Any) -> Any:
     """Open the app and go to its Setup tab: where a model is loaded, a fresh page opens the chat."""
     page = open_page(app, **wish)
-    page.wait_for_selector("#gallery [data-recipe]", state="attached")
-    page.wait_for_timeout(500)
     page.locator("button[role=tab]").first.click()
     page.wait_for_selector("#gallery [data-recipe]")
     return page
@@ -78,7 +84,13 @@ def test_one_button_a_reload_and_a_second_browser_on_the_way_to_ready(
     page.wait_for_selector(
         "#chat-tab-button[aria-selected=true], button[role=tab][aria-selected=true]:has-text('Chat')"
     )
-    page.locator("#engine").filter(has_text=re.compile("demo")).first.wait_for()
+    page.wait_for_selector("#engine .engine.ready[data-model=demo]", timeout=READY_MS)
+    asked = page.locator("#chat .example").first
+    question = asked.inner_text()
+    asked.click()
+    page.wait_for_selector("#chat small.figures", timeout=READY_MS)
+    said = page.locator("#chat [data-testid=bot]").first.inner_text().lower()
+    assert all(phrase in said for phrase in expected(question)), (question, said)
     press(other, "#path", "stage")
     other.wait_for_selector("[data-recipe=demo] button[data-do=chat]")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from backend.errors import Refused
-from ui.access import is_admin, language, owner, require_admin
+from backend.errors import EngineError, MachineError, Refused, UsageError
+from ui.access import for_everybody, is_admin, language, owner, require_admin
 
 
 def request(headers: dict[str, str] | None = None, cookies: dict[str, str] | None = None) -> Any:
@@ -45,3 +45,15 @@ def test_only_one_value_makes_an_administrator(said: str | None, admin: bool) ->
 def test_a_choice_wins_over_the_browser(cookie: str | None, accepted: str | None, expected: str) -> None:
     asking = request({"accept-language": accepted} if accepted else {}, {"lang": cookie} if cookie else {})
     assert language(asking) == expected
+
+
+def test_strangers_are_told_no_folders_and_no_logs() -> None:
+    for error in (
+        EngineError("engine.died", how="9", log="/home/ann/x.py"),
+        MachineError("conversations.cannot_write", path="/home/ann/c.sqlite", what="full"),
+    ):
+        assert "/home" in error.text()
+        assert "administrator" in for_everybody(error).text()
+        assert "/home" not in for_everybody(error).text()
+    plain = UsageError("conversations.empty")
+    assert for_everybody(plain) is plain

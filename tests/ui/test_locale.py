@@ -9,12 +9,12 @@ from starlette.responses import HTMLResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from ui.locale import TITLE, PageLanguage, localised
+from ui.locale import FIRST_TAB, TITLE, PageLanguage, localised
 
 PAGE = (
     "<!doctype html><html lang='en'><head data-x><title>" + TITLE + "</title>"
     '<meta property="og:image" content="https://elsewhere.example/x.jpg" /><meta\n name="twitter:title" content="G" />'
-    '</head><body>{"title":"' + TITLE + '"}</body></html>'
+    '</head><body>{"title":"' + TITLE + '","selected":"' + FIRST_TAB + '"}</body></html>'
 )
 
 
@@ -35,7 +35,7 @@ def client(**options: Any) -> TestClient:
 
     routes = [Route("/", page), Route("/other", other), Route("/stream", stream)]
     app = Starlette(routes=routes)
-    app.add_middleware(PageLanguage)
+    app.add_middleware(PageLanguage, first_tab=lambda: "chat")
     return TestClient(app, **options)
 
 
@@ -55,6 +55,7 @@ def test_language_title_and_navigator(headers: dict[str, str], language: str, ti
     assert f'get:()=>"{language}"' in text
     assert text.count(title) == 2
     assert TITLE not in text
+    assert '"selected":"chat"' in text
     assert "elsewhere" not in text
     assert "twitter" not in text
 
@@ -79,5 +80,5 @@ def test_below_a_proxys_prefix() -> None:
 
 
 def test_only_the_first_head_is_changed() -> None:
-    page = localised(b"<html><head></head><body><head>&lt;html&gt;</body></html>", "en")
+    page = localised(b"<html><head></head><body><head>&lt;html&gt;</body></html>", "en", "setup")
     assert page.count(b"<script>") == 1

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from backend.errors import UsageError
+from backend.errors import EngineError, UsageError
 from ui.shell import guarded
 
 SKIP = gr.skip()
@@ -65,6 +65,16 @@ def test_the_notice_speaks_the_visitors_language() -> None:
     asking = gr.Request()
     asking.kwargs = {"headers": {"accept-language": "zh-TW"}, "cookies": {}}
     assert "還在載入" in guarded(fails, 0)(asking)
+
+
+def test_only_an_administrator_reads_the_engines_last_words() -> None:
+    def fails(request: gr.Request) -> None:
+        raise EngineError("engine.died", how="9", log="in /home/ann/x.py")
+
+    asking = gr.Request()
+    for said, shown in (("1", True), ("0", False)):
+        asking.kwargs = {"headers": {"x-cria-admin": said}, "cookies": {}}
+        assert ("/home/ann" in guarded(fails, 0)(asking)) is shown
 
 
 def test_coroutines_and_named_inputs() -> None:

@@ -18,6 +18,10 @@ Bubble = dict[str, Any]
 
 MAX_QUESTIONS = 4
 WAITING = "…"
+# What would begin a tag or an entity. An invisible joiner behind the first character takes that meaning away, also
+# where an entity would be shown as it is (code, and the box in which a message is edited).
+_TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+_JOINER = "\u2060"
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()#+\-.!|~$:<>&\"']")
 
 
@@ -31,8 +35,19 @@ def bubbles(messages: Sequence[StoredMessage], language: str) -> list[Bubble]:
     shown = []
     for one in messages:
         growing = one.role == "assistant" and one.finish is None and not one.text
-        shown.append(bubble(one.role, WAITING if growing else one.text, figures(one, language)))
+        text = as_typed(one.text) if one.role == "user" else one.text
+        shown.append(bubble(one.role, WAITING if growing else text, figures(one, language)))
     return shown
+
+
+def as_typed(text: str) -> str:
+    """Return what a person wrote so that HTML in it is seen and not obeyed; ``typed`` is the inverse."""
+    return _TAG.sub(lambda found: found[0] + _JOINER, text)
+
+
+def typed(text: object) -> str:
+    """Return what a person wrote, from what the widget shows of it."""
+    return re.sub(f"([<&]){_JOINER}", r"\1", str(text))
 
 
 def figures(message: StoredMessage, language: str) -> str:

@@ -4,6 +4,7 @@ Everything is said from an ``EngineStatus``. Knows nothing about gradio or about
 """
 
 from backend.engines.base import EngineState, EngineStatus
+from backend.errors import CriaError
 from backend.text import say, tell
 from backend.units import bytes_text
 from ui.render.markup import bar, esc, facts, problem, remark
@@ -11,13 +12,16 @@ from ui.render.markup import bar, esc, facts, problem, remark
 _MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
 
 
-def engine_card(status: EngineStatus, language: str) -> str:
-    """Return the engine's state as HTML. Its elements keep their places, so that the bar moves smoothly."""
+def engine_card(status: EngineStatus, language: str, *, admin: bool) -> str:
+    """Return the engine's state as HTML. Its elements keep their places, so that the bar moves smoothly.
+
+    Why it failed is for an administrator: errors and logs name folders of this machine.
+    """
     headline = say(language, f"chat.engine.{status.state}", model=status.model, seconds=status.seconds)
     return (
         f'<section class="engine {status.state}" data-state="{status.state}" data-model="{esc(status.model)}">'
         f'<p class="headline" role="status"><span class="dot"></span>{esc(headline)}</p>'
-        f"{_progress(status, language)}{_figures(status, language)}{_trouble(status, language)}</section>"
+        f"{_progress(status, language)}{_figures(status, language)}{_trouble(status, language, admin)}</section>"
     )
 
 
@@ -51,12 +55,14 @@ def _figures(status: EngineStatus, language: str) -> str:
     return facts({say(language, f"chat.engine.label.{name}"): text for name, text in rows.items() if text})
 
 
-def _trouble(status: EngineStatus, language: str) -> str:
+def _trouble(status: EngineStatus, language: str, admin: bool) -> str:
     """Return why a load failed, with the engine's last words folded below, or a warning of a ready engine."""
     if status.state is EngineState.READY and status.note:
         return remark(tell(language, status.note), kind="warn")
     if status.state is not EngineState.FAILED:
         return ""
+    if not admin:
+        return problem(CriaError("ui.for_admins"), language)
     log = ""
     if status.log_tail:
         summary = esc(say(language, "chat.engine.log"))

@@ -6,6 +6,7 @@ Everything is said from a ``JobView``. Knows nothing about gradio, processes or 
 import time
 from collections.abc import Sequence
 
+from backend.errors import CriaError
 from backend.jobs.view import JobState, JobView, Sample, StepView
 from backend.text import has, say, tell
 from backend.units import duration_text, rate_text
@@ -52,10 +53,10 @@ def _now(text: str) -> str:
     return f'<p class="now">{esc(text)}</p>' if text else ""
 
 
-def _step(step: StepView, language: str) -> str:
+def _step(step: StepView, language: str, admin: bool) -> str:
     title, running = tell(language, step.title), step.state is JobState.RUNNING
     why = say(language, key) if has(key := f"setup.why.{step.id}") else ""
-    note = tell(language, step.note) if step.note else ""
+    note = tell(language, step.note) if step.note and admin else ""
     state = say(language, f"setup.state.{step.state}")
     current = ' aria-current="step"' if running else ""
     return (
@@ -74,7 +75,10 @@ def _status(job: JobView, language: str) -> str:
         return say(
             language, "setup.job.step_of", number=number, count=len(job.steps), title=tell(language, running.title)
         )
-    return say(language, f"setup.job.is.{job.state}", name=job.model, seconds=job.seconds)
+    how = ""
+    if job.state is JobState.DONE and (job.sample is None or not job.sample.stopped):
+        how = "_untried" if job.sample is None else "_runs_on"
+    return say(language, f"setup.job.is.{job.state}{how}", name=job.model, seconds=job.seconds)
 
 
 def _times(job: JobView, language: str) -> str:
@@ -105,10 +109,10 @@ def _sample(sample: Sample | None, language: str) -> str:
     )
 
 
-def _ending(job: JobView, language: str) -> str:
+def _ending(job: JobView, language: str, admin: bool) -> str:
     """Return what a stopped job has to say: the error with its way out, or that nothing is lost."""
     if job.error is not None and job.state is JobState.FAILED:
-        return problem(job.error, language)
+        return problem(job.error if admin else CriaError("ui.for_admins"), language)
     if job.state in RESUMABLE:
         return remark(say(language, "setup.job.kept", bytes=job.leftover_bytes), kind="warn")
     return ""
@@ -133,19 +137,20 @@ def _acts(job: JobView, language: str, on_shelf: bool) -> str:
 def job_card(job: JobView, language: str, *, admin: bool, on_shelf: bool = True) -> str:
     """Return one job as HTML. Its elements keep their places from one state to the next, so that bars move smoothly.
 
-    ``admin``: whoever looks may cancel, resume and delete; ``on_shelf``: the model it made is (still) there.
+    ``admin``: whoever looks may cancel, resume and delete, and read what names files of this machine;
+    ``on_shelf``: the model it made is (still) there.
     """
     title, percent = job_title(job, language), int(100 * job.fraction)
-    steps = "".join(_step(step, language) for step in job.steps)
+    steps = "".join(_step(step, language, admin) for step in job.steps)
     return (
         f'<article class="job {job.state}" data-job="{esc(job.id)}" data-state="{job.state}">'
         f'<header><h3>{esc(title)}</h3><span class="percent">{percent} %</span></header>'
         f"{bar(title, job.fraction, kind='whole')}"
         f'<p class="status" role="status">{esc(_status(job, language))}</p>'
         f'<p class="figures">{esc(_times(job, language))}</p>'
-        f'<div class="ending">{_ending(job, language)}{_sample(job.sample, language)}</div>'
+        f'<div class="ending">{_ending(job, language, admin)}{_sample(job.sample, language)}</div>'
         f'<div class="acts">{_acts(job, language, on_shelf) if admin else ""}</div>'
-        f'<ol class="steps">{steps}</ol>{_log(job, language)}</article>'
+        f'<ol class="steps">{steps}</ol>{_log(job, language) if admin else ""}</article>'
     )
 
 

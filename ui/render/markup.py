@@ -12,8 +12,11 @@ from backend.units import duration_text
 
 
 def esc(text: object) -> str:
-    """Return text that is safe inside an element and inside a double-quoted attribute."""
-    return escape(str(text), quote=True)
+    """Return text that is safe inside an element and inside a double-quoted attribute, and that can be sent.
+
+    File names and logs may hold lone surrogates, which UTF-8 cannot carry; they become question marks.
+    """
+    return escape(str(text).encode("utf-8", "replace").decode(), quote=True)
 
 
 def button(label: str, do: str, name: str, *, primary: bool = False, confirm: str = "") -> str:

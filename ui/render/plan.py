@@ -5,12 +5,11 @@ Knows nothing about gradio, and nothing about how a plan was made or will be run
 
 from collections.abc import Sequence
 
-from backend.errors import CriaError
 from backend.hardware import Hardware
 from backend.plan import Plan, Step
 from backend.text import say, tell
 from backend.units import bytes_text
-from ui.render.markup import esc, facts, guess, problem
+from ui.render.markup import esc, facts, guess
 
 
 def _source(spec: str, scale: float | None, language: str) -> str:
@@ -72,11 +71,11 @@ def _totals(plan: Plan, hardware: Hardware, language: str) -> str:
     )
 
 
-def plan_receipt(plan: Plan, hardware: Hardware, language: str, *, error: CriaError | None = None) -> str:
-    """Return a plan as HTML; ``error`` is why it could not start now, shown above the totals it is about."""
+def plan_receipt(plan: Plan, hardware: Hardware, language: str) -> str:
+    """Return a plan as HTML."""
     title = plan.title.get(language) or plan.title.get("en", plan.name)
     return (
         f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, language)}{_table(plan.steps, language)}'
         f'<div class="totals">{_totals(plan, hardware, language)}</div>'
-        f"{problem(error, language) if error else ''}</section>"
+        "</section>"
     )

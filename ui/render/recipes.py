@@ -70,6 +70,13 @@ def _badge(offer: Offer, language: str) -> str:
     return f'<span class="badge">{esc(say(language, key))}</span>'
 
 
+def _obstacle(error: CriaError | None, language: str, admin: bool) -> str:
+    """Return why a recipe cannot be used here; it may name folders, so others than administrators only learn that."""
+    if error is None:
+        return ""
+    return problem(error if admin else CriaError("ui.for_admins"), language, kind="warn")
+
+
 def _card(offer: Offer, language: str, admin: bool) -> str:
     recipe = offer.recipe
     about = recipe.text(recipe.about, language)
@@ -78,7 +85,7 @@ def _card(offer: Offer, language: str, admin: bool) -> str:
         f'<article class="recipe{" first" if recipe.recommended else ""}" data-recipe="{esc(recipe.name)}">'
         f"<header><h3>{esc(recipe.text(recipe.title, language))}</h3>{_badge(offer, language)}</header>"
         f"<p>{esc(about)}</p>{_facts(offer, language)}"
-        f"{problem(offer.error, language, kind='warn') if offer.error else ''}"
+        f"{_obstacle(offer.error, language, admin)}"
         f'<div class="acts">{actions}</div></article>'
     )
 

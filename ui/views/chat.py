@@ -71,6 +71,7 @@ class ChatView:
     unload: gr.Button
     card: gr.HTML
     options: OptionsView
+    delete: gr.Button
     sampling: SamplingView
     earlier: gr.Button
     chatbot: gr.Chatbot
@@ -96,7 +97,8 @@ def _number(key: str, name: str, value: float) -> gr.Number:
     return gr.Number(value, label=label(f"chat.{key}"), info=label(f"chat.{key}_info"), precision=None, elem_id=name)
 
 
-def _options(defaults: EngineOptions) -> OptionsView:
+def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
+    """Return the options, and below them the button that few ever need: the one that deletes the chosen model."""
     with gr.Accordion(label("chat.options"), open=False, elem_id="options"):
         bits = gr.Radio(
             _choices("bits", (16, 8, 4)), value=defaults.bits, label=label("chat.bits_label"),
@@ -120,7 +122,8 @@ def _options(defaults: EngineOptions) -> OptionsView:
             _choices("engines", tuple(ENGINES)), value=defaults.engine, label=label("chat.engines_label"),
             elem_id="engine", filterable=False,
         )  # fmt: skip
-    return OptionsView(engine, device, bits, num_gpus, gpus, cap, dtype, context)
+        delete = gr.Button(label("chat.delete"), variant="stop", size="sm", elem_id="delete-model")
+    return OptionsView(engine, device, bits, num_gpus, gpus, cap, dtype, context), delete
 
 
 def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.Slider:
@@ -161,7 +164,7 @@ def build_chat(defaults: EngineOptions) -> ChatView:
                     unload = gr.Button(label("chat.unload"), elem_id="unload", min_width=80, interactive=False)
             card = gr.HTML(elem_id="engine")
             with gr.Column(visible=False, elem_id="load-options") as load_options:
-                options = _options(defaults)
+                options, delete = _options(defaults)
             sampling = _sampling()
         with gr.Column(scale=3, min_width=300, elem_id="chat-main"):
             earlier = gr.Button(label("chat.earlier"), size="sm", visible=False, elem_id="earlier")
@@ -186,6 +189,6 @@ def build_chat(defaults: EngineOptions) -> ChatView:
     window, sure = gr.Number(visible=False), gr.Checkbox(visible=False)
     timer = gr.Timer(FAST_S)
     return ChatView(
-        controls, load_options, picker, load, unload, card, options, sampling, earlier, chatbot, to_setup,
+        controls, load_options, picker, load, unload, card, options, delete, sampling, earlier, chatbot, to_setup,
         box, send, stop, retry, undo, clear, seen, shown, window, sure, timer,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from backend.errors import UsageError
 from backend.replies import reply, require_ready
 from backend.services import Services
 from ui.access import language, owner
-from ui.render.chat import WAITING, bubble, bubbles, mark
+from ui.render.chat import WAITING, bubble, bubbles, mark, typed
 from ui.shell import SETUP_TAB, Shell, open_tab
 from ui.streaming import Pacer, paced
 from ui.views.chat import FAST_S, ChatView
@@ -116,11 +116,10 @@ class _Handlers:
         if not (text or "").strip():
             yield (gr.skip(),) * len(self.streamed)
             return
-        require_ready(self.services.engine)
         chat = _Chat.of(self.services, request, window)
-        conversation = chat.current.id
+        conversation, sampling = self._prepare(chat, form)
         self.services.conversations.append(chat.owner, conversation, text)
-        async for step in self._answer(chat, conversation, form):
+        async for step in self._answer(chat, conversation, sampling):
             yield step
 
     async def example(
@@ -132,46 +131,54 @@ class _Handlers:
             yield step
 
     async def retry(self, request: gr.Request, window: float | None, **form: Any) -> AsyncIterator[Any]:
-        """Answer the last question again."""
-        require_ready(self.services.engine)
+        """Answer the last question again; the old reply goes when the new one begins."""
         chat = _Chat.of(self.services, request, window)
-        conversation = chat.current.id
-        if not self.services.conversations.regenerate(chat.owner, conversation):
+        conversation, sampling = self._prepare(chat, form)
+        question = self.services.conversations.last_question(chat.owner, conversation)
+        if not question:
             raise UsageError("chat.nothing_to_retry")
-        async for step in self._answer(chat, conversation, form):
+        async for step in self._answer(chat, conversation, sampling, again=question):
             yield step
 
     async def edit(
         self, request: gr.Request, event: gr.EditData, window: float | None, **form: Any
     ) -> AsyncIterator[Any]:
         """Change what was said, drop what came after, and answer anew."""
-        require_ready(self.services.engine)
         chat = _Chat.of(self.services, request, window)
-        conversation = chat.current.id
+        conversation, sampling = self._prepare(chat, form)
         message = self._at(chat, conversation, event)
-        self.services.conversations.edit(chat.owner, conversation, message, str(event.value))
-        async for step in self._answer(chat, conversation, form):
+        self.services.conversations.edit(chat.owner, conversation, message, typed(str(event.value)))
+        async for step in self._answer(chat, conversation, sampling):
             yield step
+
+    def _prepare(self, chat: _Chat, form: dict[str, Any]) -> tuple[str, Sampling]:
+        """Make sure that a reply can be asked for, before anything is added or dropped; keep how it is picked."""
+        require_ready(self.services.engine)
+        conversation, (system, sampling) = chat.current.id, read_settings(form)
+        self.services.conversations.save_settings(chat.owner, conversation, system=system, sampling=sampling)
+        return conversation, sampling
 
     def _at(self, chat: _Chat, conversation: str, event: gr.EditData) -> int:
         """Return the id of the message a page means by its place, if page and store still agree about it."""
         index = event.index[0] if isinstance(event.index, (list, tuple)) else event.index
         visible = chat.messages(conversation)[-chat.window :]
-        if not 0 <= index < len(visible) or visible[index].text != event.previous_value:
+        if not 0 <= index < len(visible) or visible[index].text != typed(event.previous_value):
             raise UsageError("chat.changed_elsewhere")
         return visible[index].id
 
-    async def _answer(self, chat: _Chat, conversation: str, form: dict[str, Any]) -> AsyncIterator[Any]:
+    async def _answer(
+        self, chat: _Chat, conversation: str, sampling: Sampling, *, again: int | None = None
+    ) -> AsyncIterator[Any]:
         """Stream one reply into the widget. The first step shows the question and empties the box."""
-        system, sampling = read_settings(form)
-        store = self.services.conversations
-        store.save_settings(chat.owner, conversation, system=system, sampling=sampling)
-        messages = chat.messages(conversation)
+        store, engine = self.services.conversations, self.services.engine
+        messages = [one for one in chat.messages(conversation) if again is None or one.id <= again]
         said, rest = bubbles(messages[-chat.window :], chat.language), (gr.skip(),) * (len(self.streamed) - 1)
         hide, show = gr.Button(visible=False), gr.Button(visible=True)
         yield [*said, bubble("assistant", WAITING)], BUSY, hide, show, "", gr.Timer(FAST_S)
         pacer = Pacer(sum(len(one.text) for one in messages[-chat.window :]))
-        source = reply(store, self.services.engine, owner=chat.owner, conversation=conversation, sampling=sampling)
+        source = reply(
+            store, engine, owner=chat.owner, conversation=conversation, sampling=sampling, again=again
+        )  # fmt: skip
         text = ""
         async with aclosing(paced(source, pacer)) as batches:
             async for batch in batches:

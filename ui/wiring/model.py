@@ -81,6 +81,8 @@ class ModelHandlers:
         )
         shell.on(view.load.click, self.load, (view.picker,), self.outputs, inputs_kwargs=view.options.inputs)
         shell.on(view.unload.click, self.unload, (view.picker,), self.outputs)
+        ask = "picked => [picked, Boolean(picked) && window.cria.ask('delete', picked)]"
+        shell.on(view.delete.click, self.delete, (view.picker, view.sure), self.outputs, js=ask)
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
         """Draw everything on a fresh page."""
@@ -104,6 +106,19 @@ class ModelHandlers:
         self.services.engine.unload()
         return self._changes(request, "", picked)
 
+    def delete(self, request: gr.Request, picked: str | None, sure: bool) -> tuple[Any, ...]:
+        """Delete the chosen model from the shelf, once the administrator has said yes; a loaded one is refused."""
+        require_admin(request)
+        if not picked:
+            raise UsageError("chat.no_model_chosen")
+        if sure is not True:
+            return (gr.skip(),) * len(self.outputs)
+        status = self.services.engine.status()
+        if status.model == picked and status.state is EngineState.FAILED:
+            self.services.engine.unload()  # nothing of it runs any more; only the report of its failure goes
+        self.services.delete_model(picked)
+        return self._changes(request, "", picked)
+
     def _changes(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:
         """Return ``outputs``, each only if it differs from what this page has ``seen``."""
         status, models = self.services.engine.status(), self.services.models()
@@ -122,20 +137,19 @@ class ModelHandlers:
     def _parts(self, request: gr.Request, status: EngineStatus, models: Sequence[ModelInfo]) -> dict[str, Any]:
         """Return everything that is shown, as plain values that can be compared."""
         words, admin, state = language(request), is_admin(request), status.state
-        usable = [model.name for model in models if not model.problem]
+        # A folder's name may hold bytes that are no text; no page can show or send it.
+        usable = [model for model in models if not model.problem and model.name.isprintable()]
         loaded = next((model for model in models if model.name == status.model), None)
         ready, at_rest = state is EngineState.READY, state in {EngineState.OFF, EngineState.FAILED}
         return {
             "admin": admin,
             "choices": [
-                [say(words, "chat.model_choice", name=model.name, bytes=model.bytes), model.name]
-                for model in models
-                if not model.problem
+                [say(words, "chat.model_choice", name=model.name, bytes=model.bytes), model.name] for model in usable
             ],
             "loaded": status.model if state in _MOVING or ready else "",
             "load": [say(words, "chat.reload" if ready else "chat.load"), at_rest and bool(usable), bool(usable)],
             "unload": state not in {EngineState.OFF, EngineState.STOPPING, EngineState.FAILED},
-            "card": engine_card(status, words),
+            "card": engine_card(status, words, admin=admin),
             "greeting": [greeting(state, models, words, admin=admin), questions(loaded, words) if ready else []],
             "to_setup": admin and not usable and at_rest,
             "ready": ready,
@@ -169,4 +183,4 @@ def _picker(parts: dict[str, Any], picked: str | None, *, follow: bool) -> Any:
 
 
 def _stamp(part: Any) -> str:
-    return blake2s(json.dumps(part, ensure_ascii=False).encode(), digest_size=6).hexdigest()
+    return blake2s(json.dumps(part).encode(), digest_size=6).hexdigest()

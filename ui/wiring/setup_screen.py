@@ -85,10 +85,7 @@ class Screen:
         return named[0] if named else None
 
     def gallery(self) -> str:
-        try:
-            cards = recipe_gallery(self._offers(), self.language, admin=self.admin)
-        except CriaError as error:  # one damaged recipe file; it names itself
-            cards = problem(error, self.language)
+        cards = recipe_gallery(self._offers(), self.language, admin=self.admin)
         return self._headed("setup.recipes.heading", cards)
 
     def cards(self, place: Place) -> dict[Any, str]:

@@ -177,6 +177,16 @@ def test_what_fails_in_mid_reply_is_the_last_event() -> None:
     assert chat(app_of(engine)).status_code == 500
 
 
+def test_the_engines_last_words_stay_on_the_server() -> None:
+    died = EngineError("engine.died", how="9", log="in /home/ann/x.py")
+    answer = chat(app_of(FakeEngine([died])))
+    assert error_of(answer)[2] == "engine.died"
+    assert "/home" not in answer.text
+    *_, last = events(chat(app_of(FakeEngine([Piece("Hel", 1), died])), stream=True))
+    assert last["error"]["code"] == "engine.died"
+    assert "/home" not in json.dumps(last)
+
+
 def test_an_unplanned_failure_is_said_and_its_reason_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine([Piece("Hel", 1), RuntimeError("secret detail")])
     with caplog.at_level(logging.ERROR):

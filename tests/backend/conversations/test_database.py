@@ -13,6 +13,7 @@ import pytest
 
 from backend.conversations import Conversations, database
 from backend.conversations.database import VERSION, Database
+from backend.engines.base import Finish
 from backend.errors import MachineError
 from backend.settings import ROOT
 
@@ -50,13 +51,40 @@ def test_a_file_others_could_read_is_made_private(path: Path, kept: Conversation
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_was_cleared_is_gone_from_the_file(path: Path) -> None:
-    kept = Conversations(path)
+@pytest.mark.parametrize("how", ["clear", "undo", "edit", "regenerate"])
+def test_what_was_taken_away_is_gone_from_every_file_at_once(path: Path, kept: Conversations, how: str) -> None:
     conversation = kept.current(ALICE).id
-    kept.append(ALICE, conversation, "MARKED-SECRET " * 200)
-    kept.clear(ALICE, conversation)
-    kept.close()
-    assert b"MARKED-SECRET" not in path.read_bytes()
+    kept.append(ALICE, conversation, "kept")
+    secret = kept.append(ALICE, conversation, "a question" if how == "regenerate" else "MARKED-SECRET " * 2000)
+    reply = kept.begin_reply(ALICE, conversation, model="toy")
+    for length in (10, 500, 2000):  # a reply that grows moves from page to page
+        reply.finish("MARKED-SECRET " * length, Finish.STOP)
+
+    def found() -> list[str]:
+        return [file.name for file in path.parent.iterdir() if b"MARKED-SECRET" in file.read_bytes()]
+
+    assert found()
+    if how == "edit":
+        kept.edit(ALICE, conversation, secret, "other words")
+    elif how == "regenerate":
+        kept.regenerate(ALICE, conversation, secret, model="toy")
+    else:
+        getattr(kept, how)(ALICE, conversation)
+    assert found() == []
+
+
+def test_clearing_succeeds_while_another_process_reads(
+    path: Path, kept: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_WAIT_S", 0.05)
+    conversation = kept.current(ALICE).id
+    kept.append(ALICE, conversation, "one")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+        kept.clear(ALICE, conversation)
+        other.execute("ROLLBACK")
+    assert kept.messages(ALICE, conversation) == ()
 
 
 DAMAGES = {

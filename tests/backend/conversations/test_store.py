@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.conversations import MAX_SYSTEM, MAX_TEXT, Conversations, StoredMessage, store
 from backend.engines.base import ChatMessage, Finish, Sampling, Usage
-from backend.errors import Refused, UsageError
+from backend.errors import MachineError, Refused, UsageError
 
 ALICE, BOB = "a" * 64, "b" * 64
 
@@ -35,33 +35,6 @@ def talk(kept: Conversations, owner: str, *pairs: tuple[str, str]) -> str:
         kept.append(owner, conversation, question)
         kept.begin_reply(owner, conversation, model="toy").finish(answer, Finish.STOP)
     return conversation
-
-
-def test_the_current_conversation_stays_the_same_until_another_is_used(kept: Conversations) -> None:
-    first = talk(kept, ALICE, ("hello", "hi"))
-    assert kept.current(ALICE).id == first
-    second = kept.new(ALICE).id
-    assert second != first
-    assert kept.current(ALICE).id == second
-    kept.append(ALICE, first, "again")
-    assert kept.current(ALICE).id == first
-    kept.open(ALICE, second)
-    assert [one.id for one in kept.list(ALICE)] == [second, first]
-
-
-def test_a_new_conversation_reuses_an_empty_one(kept: Conversations) -> None:
-    assert kept.new(ALICE).id == kept.new(ALICE).id
-    assert len(kept.list(ALICE)) == 1
-
-
-def test_order_does_not_depend_on_the_clock(tmp_path: Path) -> None:
-    times = iter(range(1000, 0, -1))
-    kept = Conversations(tmp_path / "c.sqlite", clock=lambda: float(next(times)))
-    first = talk(kept, ALICE, ("one", "1"))
-    second = kept.new(ALICE).id
-    kept.append(ALICE, second, "two")
-    assert [one.id for one in kept.list(ALICE)] == [second, first]
-    kept.close()
 
 
 def test_what_was_said_survives_a_restart(tmp_path: Path) -> None:
@@ -107,19 +80,71 @@ def test_only_what_a_person_said_can_be_edited(kept: Conversations) -> None:
     assert said(kept, ALICE, conversation) == [("user", "one"), ("assistant", "1")]
 
 
-def test_undo_regenerate_and_clear(kept: Conversations) -> None:
+def test_undo_and_clear(kept: Conversations) -> None:
     conversation = talk(kept, ALICE, ("one", "1"), ("two", "2"))
-    assert kept.regenerate(ALICE, conversation) == "two"
-    assert said(kept, ALICE, conversation)[-1] == ("user", "two")
     assert kept.undo(ALICE, conversation) == "two"
+    assert said(kept, ALICE, conversation) == [("user", "one"), ("assistant", "1")]
     assert kept.undo(ALICE, conversation) == "one"
     assert kept.undo(ALICE, conversation) == ""
-    assert kept.regenerate(ALICE, conversation) == ""
+    assert kept.last_question(ALICE, conversation) == 0
     talk(kept, ALICE, ("three", "3"))
     kept.save_settings(ALICE, conversation, system="Keep me", sampling=Sampling())
     kept.clear(ALICE, conversation)
     assert said(kept, ALICE, conversation) == []
     assert kept.current(ALICE).system == "Keep me"
+
+
+def test_only_the_reply_to_the_last_question_is_made_anew(kept: Conversations) -> None:
+    conversation = talk(kept, ALICE, ("one", "1"), ("two", "2"))
+    first, second = (one.id for one in kept.messages(ALICE, conversation) if one.role == "user")
+    for message in (0, first, 999):
+        with pytest.raises(UsageError, match="cannot be changed"):
+            kept.regenerate(ALICE, conversation, message, model="toy")
+    assert said(kept, ALICE, conversation)[-1] == ("assistant", "2")
+    assert kept.last_question(ALICE, conversation) == second
+    assert [one.content for one in kept.turns(ALICE, conversation, until=second)] == ["one", "1", "two"]
+    kept.regenerate(ALICE, conversation, second, model="toy").finish("two!", Finish.STOP)
+    assert said(kept, ALICE, conversation)[2:] == [("user", "two"), ("assistant", "two!")]
+
+
+def test_the_title_is_what_was_said_first_and_nothing_older(kept: Conversations) -> None:
+    conversation = talk(kept, ALICE, ("one\n  two", "1"), ("three", "3"))
+    assert kept.current(ALICE).title == "one two"
+    kept.edit(ALICE, conversation, kept.messages(ALICE, conversation)[0].id, "four")
+    assert kept.current(ALICE).title == "four"
+    kept.undo(ALICE, conversation)
+    assert kept.current(ALICE).title == ""
+
+
+def test_what_one_owner_keeps_is_bounded_in_bytes(kept: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_OWNER_BYTES", 3000)
+    conversation = talk(kept, ALICE, ("字" * 900, "1"))
+    before = said(kept, ALICE, conversation)
+    for add in (
+        lambda: kept.append(ALICE, conversation, "字" * 900),
+        lambda: kept.edit(ALICE, conversation, kept.messages(ALICE, conversation)[0].id, "字" * 1001),
+    ):
+        with pytest.raises(UsageError, match=r"full: it may take 3\.0 kB"):
+            add()
+    assert said(kept, ALICE, conversation) == before
+    kept.append(BOB, kept.current(BOB).id, "字" * 900)
+    kept.clear(ALICE, conversation)
+    kept.append(ALICE, conversation, "字" * 900)
+
+
+def test_a_full_file_takes_nothing_more_until_something_goes(
+    kept: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MAX_DATABASE_BYTES", 200_000)
+    his, hers = kept.current(BOB).id, kept.current(ALICE).id
+    kept.append(BOB, his, "x" * 150_000)
+    with pytest.raises(MachineError, match="200 kB"):
+        kept.append(ALICE, hers, "y" * 60_000)
+    with pytest.raises(MachineError, match="200 kB"):
+        kept.save_settings(ALICE, hers, system="字" * MAX_SYSTEM, sampling=Sampling())
+    assert said(kept, ALICE, hers) == []
+    kept.clear(BOB, his)
+    kept.append(ALICE, hers, "y" * 60_000)
 
 
 EVERY_CALL: dict[str, Callable[[Conversations, str, str, int], object]] = {
@@ -130,10 +155,9 @@ EVERY_CALL: dict[str, Callable[[Conversations, str, str, int], object]] = {
     "begin_reply": lambda kept, owner, it, _: kept.begin_reply(owner, it, model="toy"),
     "edit": lambda kept, owner, it, message: kept.edit(owner, it, message, "forged"),
     "undo": lambda kept, owner, it, _: kept.undo(owner, it),
-    "regenerate": lambda kept, owner, it, _: kept.regenerate(owner, it),
+    "regenerate": lambda kept, owner, it, message: kept.regenerate(owner, it, message, model="toy"),
+    "last_question": lambda kept, owner, it, _: kept.last_question(owner, it),
     "clear": lambda kept, owner, it, _: kept.clear(owner, it),
-    "open": lambda kept, owner, it, _: kept.open(owner, it),
-    "delete": lambda kept, owner, it, _: kept.delete(owner, it),
     "save_settings": lambda kept, owner, it, _: kept.save_settings(owner, it, system="x", sampling=Sampling()),
 }
 
@@ -141,19 +165,18 @@ EVERY_CALL: dict[str, Callable[[Conversations, str, str, int], object]] = {
 @pytest.mark.parametrize("call", EVERY_CALL)
 def test_somebody_elses_conversation_is_not_found(kept: Conversations, call: str) -> None:
     conversation = talk(kept, ALICE, ("secret", "answer"))
-    before = (kept.list(ALICE), kept.messages(ALICE, conversation))
+    before = (kept.current(ALICE), kept.messages(ALICE, conversation))
     with pytest.raises(UsageError) as foreign:
         EVERY_CALL[call](kept, BOB, conversation, before[1][0].id)
     with pytest.raises(UsageError) as unknown:
         EVERY_CALL[call](kept, BOB, "no-such-id", before[1][0].id)
     assert foreign.value.to_json() == unknown.value.to_json()
-    assert (kept.list(ALICE), kept.messages(ALICE, conversation)) == before
-    assert kept.list(BOB) == ()
+    assert (kept.current(ALICE), kept.messages(ALICE, conversation)) == before
 
 
 def test_every_public_call_with_a_conversation_is_in_the_table() -> None:
     public = {name for name in vars(Conversations) if not name.startswith("_")}
-    assert public - set(EVERY_CALL) == {"current", "new", "list", "settle", "close", "notice"}
+    assert public - set(EVERY_CALL) == {"current", "settle", "close", "notice"}
 
 
 def test_a_message_of_another_conversation_cannot_be_edited(kept: Conversations) -> None:
@@ -207,32 +230,14 @@ def test_a_full_conversation_says_so_and_a_question_leaves_room_for_its_reply(
         kept.begin_reply(ALICE, conversation, model="toy")
 
 
-def test_conversations_of_one_owner_are_bounded(kept: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MAX_CONVERSATIONS", 3)
-    for number in range(3):
-        kept.append(ALICE, kept.new(ALICE).id, f"question {number}")
-    with pytest.raises(UsageError, match="3 conversations"):
-        kept.new(ALICE)
-    kept.new(BOB)
-    kept.delete(ALICE, kept.list(ALICE)[-1].id)
-    assert kept.new(ALICE).title == ""
-
-
 def test_the_oldest_empty_conversations_go_first(kept: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_MAX_EMPTY", 5)
     talk(kept, ALICE, ("one", "1"))
     for number in range(20):
         kept.current(f"visitor {number}")
-    left = [number for number in range(20) if kept.list(f"visitor {number}")]
-    assert left == [15, 16, 17, 18, 19]
-    assert len(kept.list(ALICE)) == 1
-
-
-def test_deleting_takes_the_messages_along(kept: Conversations) -> None:
-    conversation = talk(kept, ALICE, ("one", "1"))
-    kept.delete(ALICE, conversation)
     with kept._database.transaction() as db:
-        assert db.execute("SELECT count(*) FROM messages").fetchone()[0] == 0
+        left = [owner for (owner,) in db.execute("SELECT owner FROM conversations ORDER BY rowid")]
+    assert left == [ALICE, *(f"visitor {number}" for number in range(15, 20))]
 
 
 def test_unfinished_replies_of_a_stopped_server_are_settled(kept: Conversations) -> None:

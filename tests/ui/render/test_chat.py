@@ -1,5 +1,6 @@
 """Bubbles, small print, greetings and suggested questions."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from backend.conversations import StoredMessage
 from backend.engines.base import EngineState, Finish, Usage
 from backend.library import ModelInfo
-from ui.render.chat import WAITING, bubbles, figures, greeting, mark, plain, questions
+from ui.render.chat import WAITING, bubbles, figures, greeting, mark, plain, questions, typed
 
 REPLY = StoredMessage(2, "assistant", "Good day", "toy", Finish.STOP, Usage(9, 41, 0.25, 2.0), 0.0)
 ASKED = StoredMessage(1, "user", "Hello\n- a\n  - b", "", None, Usage(), 0.0)
@@ -18,6 +19,16 @@ def test_messages_become_text_blocks_exactly_as_they_are() -> None:
     asked, replied = bubbles([ASKED, REPLY], "en")
     assert asked == {"role": "user", "content": [{"type": "text", "text": "Hello\n- a\n  - b"}]}
     assert [block["text"] for block in replied["content"]] == ["Good day", figures(REPLY, "en")]
+
+
+def test_typed_html_is_seen_and_not_obeyed() -> None:
+    text = "if a < b && <b>c</b> <!-- d --> &lt; <https://e> AT&T `<i>`"
+    shown = bubbles([replace(ASKED, text=text)], "en")[0]["content"][0]["text"]
+    assert not re.search("<[a-zA-Z/!]|&[a-z]+;", shown)
+    assert shown.replace("\u2060", "") == text
+    assert typed(shown) == text
+    assert "a < b && " in shown
+    assert bubbles([replace(REPLY, text="<b>c</b>")], "en")[0]["content"][0]["text"] == "<b>c</b>"
 
 
 def test_a_reply_that_has_not_begun_shows_dots_and_one_that_grows_no_figures() -> None:

@@ -12,20 +12,20 @@ from ui.render.header import header_html
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("state", EngineState)
 def test_every_state_has_its_words(state: EngineState, language: str) -> None:
-    card = engine_card(EngineStatus(state, "my-model"), language)
+    card = engine_card(EngineStatus(state, "my-model"), language, admin=True)
     assert "chat." not in card
     assert ("my-model" in card) or state is EngineState.OFF
 
 
 def test_loading_shows_bytes_and_a_bar() -> None:
     status = EngineStatus(EngineState.LOADING, "m", loaded_bytes=2_500_000_000, total_bytes=10_000_000_000, seconds=4.2)
-    card = engine_card(status, "en")
+    card = engine_card(status, "en", admin=True)
     assert 'aria-valuenow="25"' in card
     assert "2.5 GB of 10.0 GB · 4.2 s" in card
 
 
 def test_before_the_size_is_known_the_bar_only_moves() -> None:
-    card = engine_card(EngineStatus(EngineState.STARTING, "m", total_bytes=10), "en")
+    card = engine_card(EngineStatus(EngineState.STARTING, "m", total_bytes=10), "en", admin=True)
     assert "waiting" in card
     assert "aria-valuenow" not in card
 
@@ -34,27 +34,41 @@ def test_a_ready_engine_shows_its_figures_and_leaves_out_what_is_unknown() -> No
     status = EngineStatus(
         EngineState.READY, "m", context=4096, active=2, waiting=1, tokens_per_s=12.34, memory_bytes=1_500_000_000
     )
-    card = engine_card(status, "en")
+    card = engine_card(status, "en", admin=True)
     for text in ("4,096 tokens", "12.3 tokens/s", "2 answering, 1 waiting", "1.5 GB"):
         assert text in card
     assert "GPU memory" not in card
     assert "Runs on" not in card
-    assert "tokens/s" not in engine_card(EngineStatus(EngineState.READY, "m"), "en")
+    assert "tokens/s" not in engine_card(EngineStatus(EngineState.READY, "m"), "en", admin=True)
 
 
 def test_a_failure_shows_reason_way_out_and_the_folded_log() -> None:
     status = EngineStatus(
         EngineState.FAILED, "m", error=EngineError("replies.not_loaded"), log_tail=("one", "<script>alert(1)</script>")
     )
-    card = engine_card(status, "en")
+    card = engine_card(status, "en", admin=True)
     assert "No model is loaded." in card
     assert "press Load" in card
     assert "<details><summary>" in card
     assert "<script>" not in card
 
 
+def test_strangers_learn_that_it_failed_but_read_no_error_and_no_log() -> None:
+    status = EngineStatus(
+        EngineState.FAILED, "m", error=EngineError("engine.died", how="9", log="in /home/ann/x.py"),
+        log_tail=("/home/ann/secret",),
+    )  # fmt: skip
+    assert "/home/ann/x.py" in engine_card(status, "en", admin=True)
+    card = engine_card(status, "en", admin=False)
+    assert "m could not be loaded" in card
+    assert "administrator" in card
+    assert "/home" not in card
+
+
 def test_names_are_escaped() -> None:
-    card = engine_card(EngineStatus(EngineState.READY, '"><img src=x>', note=Message("chat.engine.log")), "en")
+    card = engine_card(
+        EngineStatus(EngineState.READY, '"><img src=x>', note=Message("chat.engine.log")), "en", admin=True
+    )
     assert "<img" not in card
 
 

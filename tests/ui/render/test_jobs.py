@@ -110,7 +110,27 @@ def test_the_end_shows_what_the_model_said_and_one_way_on() -> None:
     assert page.one("p", cls="answered").text == "Hi, <b>you</b>!"
     assert page.acts()[0] == ("chat", "demo")
     assert page.one(role="status").text.startswith("Ready: demo")
-    assert "did not stop" in draw(replace(DONE, sample=Sample("a", "b", stopped=False))).one(cls="sample").text
+
+
+def test_ready_says_no_more_than_was_seen() -> None:
+    def said(sample: Sample | None) -> str:
+        return draw(replace(DONE, sample=sample)).one(role="status").text
+
+    runs_on = Sample("a", "b", stopped=False)
+    assert "checked and tried out" in said(DONE.sample)
+    assert "did not stop by itself, most likely because of the prompt format" in said(runs_on)
+    assert "was not tried out" in said(None)
+    assert "The likely cause is the prompt format" in draw(replace(DONE, sample=runs_on)).one(cls="sample").text
+
+
+def test_strangers_read_no_error_no_log_and_no_file_names() -> None:
+    error = SourceError("sources.checksum", file="x", source="/home/ann/raw", want="aa", have="bb")
+    log = (Message("sources.checked", {"source": "/home/ann/raw", "count": 2}),)
+    note = replace(MERGE, note=Message("sources.reading", {"file": "/home/ann/raw/x.pth"}))
+    for job in (replace(ENDED[JobState.FAILED], error=error, log=log), replace(RUNNING, log=log, steps=(FETCH, note))):
+        assert "/home/ann" in job_card(job, "en", admin=True)
+        assert "/home" not in job_card(job, "en", admin=False)
+    assert "administrator" in draw(replace(ENDED[JobState.FAILED], error=error), admin=False).one(role="alert").text
 
 
 def test_a_model_that_was_deleted_since_is_not_offered_for_a_chat() -> None:

@@ -2,11 +2,8 @@
 
 from dataclasses import replace
 
-import pytest
-
-from backend.errors import MachineError
 from backend.plan import Plan, Step
-from backend.text import LANGUAGES, Message
+from backend.text import Message
 from tests.ui.render.reading import Page
 from tests.ui.render.test_hardware import PLAIN
 from ui.render.plan import plan_receipt
@@ -52,11 +49,3 @@ def test_totals_stand_beside_what_is_free() -> None:
 def test_free_space_that_cannot_be_asked_is_unknown() -> None:
     facts = Page(plan_receipt(PLAN, replace(PLAIN, disk_free=None), "en")).facts()
     assert facts["Disk"] == "13.0 GB needed, unknown free"
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_plan_that_cannot_start_says_why_and_how_to_go_on(language: str) -> None:
-    error = MachineError("plan.disk", need=13 * GB, free=GB, folder="/srv/models")
-    alert = Page(plan_receipt(PLAN, PLAIN, language, error=error)).one(role="alert").text
-    assert "13.0 GB" in alert
-    assert "--data-dir" in alert

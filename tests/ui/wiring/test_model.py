@@ -1,6 +1,7 @@
 """What the load controls mean, and what a page is told about the engine."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,11 @@ class Machine:
 
     def unload(self) -> None:
         self.now = EngineStatus()
+
+    def delete_model(self, model: str) -> None:
+        if self.now.model == model and self.now.state is not EngineState.OFF:
+            raise UsageError("library.in_use", name=model)
+        self.shelf = tuple(one for one in self.shelf if one.name != model)
 
 
 def request(*, admin: bool = True) -> gr.Request:
@@ -157,3 +163,39 @@ def test_load_hands_on_the_options(machine: Machine, handlers: ModelHandlers) ->
     with pytest.raises(UsageError):
         handlers.load(request(), None, **FORM)
     assert "No model is loaded" in named(handlers.unload(request(), "two"))["card"]
+
+
+def test_deleting_asks_first_and_refuses_a_loaded_model(machine: Machine, handlers: ModelHandlers) -> None:
+    with pytest.raises(Refused):
+        handlers.delete(request(admin=False), "one", True)
+    with pytest.raises(UsageError):
+        handlers.delete(request(), None, True)
+    assert named(handlers.delete(request(), "one", False)) == {}
+    machine.now = EngineStatus(EngineState.READY, "one")
+    with pytest.raises(UsageError) as caught:
+        handlers.delete(request(), "one", True)
+    assert caught.value.key == "library.in_use"
+    assert [one.name for one in machine.shelf] == ["one", "two"]
+    changed = named(handlers.delete(request(), "two", True))
+    assert [value for _, value in prop(changed["picker"], "choices")] == ["one"]
+
+
+def test_a_model_that_could_not_be_loaded_can_be_deleted(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.now = EngineStatus(EngineState.FAILED, "one")
+    handlers.delete(request(), "one", True)
+    assert [one.name for one in machine.shelf] == ["two"]
+    assert machine.now.state is EngineState.OFF
+
+
+def test_text_that_is_no_text_silences_nobody(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.shelf = (*machine.shelf, ModelInfo("bad\udcff", Path("bad"), 1))
+    machine.now = EngineStatus(EngineState.FAILED, "one\udcff", log_tail=("a \ud800 b",))
+    first = named(handlers.open(request()))
+    json.dumps(first["card"], ensure_ascii=False).encode()
+    assert [value for _, value in prop(first["picker"], "choices")] == ["one", "two"]
+
+
+def test_strangers_see_no_log(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.now = EngineStatus(EngineState.FAILED, "one", log_tail=("in /home/ann/x.py",))
+    assert "/home" in named(handlers.open(request()))["card"]
+    assert "/home" not in named(handlers.open(request(admin=False)))["card"]

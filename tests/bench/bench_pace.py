@@ -1,8 +1,9 @@
 """How far the page is behind the engine: 40 earlier messages of 500 tokens, a reply at 100 tokens a second.
 
-Prints a table and one JSON line (``pytest -s``). The aim is 0.2 s; what is asserted leaves room for a busy machine. The
-engine's own clock is rebuilt from the stored figures: the echo engine speaks at a steady pace, so token k came at
-created + first_token_s + (k - 1) / tokens_per_s, all in the wall-clock time of one machine.
+Run it alone on a quiet machine: ``python -m pytest -s tests/bench/bench_pace.py``. Prints a table and one JSON line. It
+asserts no times, for those belong to the machine. The aim is 0.2 s; without the ``dir`` fix of assets/js/page.js it was
+11.9 s. The engine's own clock is rebuilt from the stored figures: the echo engine speaks at a steady pace, so token k
+came at created + first_token_s + (k - 1) / tokens_per_s, all in the wall-clock time of one machine.
 """
 
 import json
@@ -17,6 +18,7 @@ import pytest
 from tests.browser.conftest import RunningApp, toy_model
 from tests.browser.history import fill_history, last_message, words
 
+pytest_plugins = ("tests.browser.conftest",)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 TURNS, LENGTH, ASKED, RATE = 20, 500, 900, 100
@@ -76,5 +78,3 @@ def test_the_page_keeps_up_with_the_engine(
         print(f"  {name:22} {value}")
     print(json.dumps(figures))
     assert seen[-1][1] == ASKED
-    assert figures["behind_median_s"] < 1.0
-    assert figures["behind_at_end_s"] < 2.0
