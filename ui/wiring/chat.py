@@ -5,8 +5,8 @@ nothing about how models are loaded (``ui.wiring.model``).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class _Handlers:
 
     def __init__(self, view: ChatView, services: Services) -> None:
         self.view, self.services = view, services
+        self._running: dict[str, set[asyncio.Event]] = {}  # by owner: replies being made now, and how to stop them
         self.streamed = [view.chatbot, view.shown, view.send, view.stop, view.box, view.timer]
         self.drawn = [view.chatbot, view.shown, view.send, view.stop, view.earlier]
 
@@ -181,11 +182,31 @@ class _Handlers:
         )  # fmt: skip
         text = ""
         async with aclosing(paced(source, pacer)) as batches:
-            async for batch in batches:
-                added = "".join(piece.text for piece in batch)
-                pacer.feed(added)
-                text += added
-                yield [*said, bubble("assistant", text or WAITING)], *rest
+            with self._stoppable(chat.owner) as stop:
+                async for batch in batches:
+                    if stop.is_set():
+                        return
+                    added = "".join(piece.text for piece in batch)
+                    pacer.feed(added)
+                    text += added
+                    yield [*said, bubble("assistant", text or WAITING)], *rest
+
+    @contextmanager
+    def _stoppable(self, owner: str) -> Iterator[asyncio.Event]:
+        """Note that a reply is being made for this visitor until the block is left."""
+        stop, running = asyncio.Event(), self._running.setdefault(owner, set())
+        running.add(stop)
+        try:
+            yield stop
+        finally:
+            running.discard(stop)
+            if not running:
+                self._running.pop(owner, None)
+
+    async def stop(self, request: gr.Request) -> None:
+        """End this visitor's replies. gradio's own cancelling is quicker, but now and then misses one just begun."""
+        for stop in self._running.get(owner(request), ()):
+            stop.set()
 
     # ---- mending ----
 
@@ -225,6 +246,7 @@ def bind_chat(view: ChatView, services: Services, shell: Shell) -> None:
     for one in replies:
         shell.on(one, handlers.settle, (view.window,), handlers.drawn, quiet=True)
     shell.stop_on(view.stop.click, replies)
+    shell.on(view.stop.click, handlers.stop)
 
     shell.on(view.undo.click, handlers.undo, (view.window, view.box), [*handlers.drawn, view.box])
     shell.on(

@@ -24,7 +24,7 @@ LONG = {**FORM, "system": "x" * (MAX_SYSTEM + 1)}
 class Engine:
     """Says one word, unless it is told to refuse."""
 
-    state, refuses = EngineState.READY, False
+    state, refuses, endless = EngineState.READY, False, False
 
     def status(self) -> EngineStatus:
         return EngineStatus(self.state, "toy")
@@ -32,6 +32,11 @@ class Engine:
     async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
         if self.refuses:
             raise EngineError("engine.queue_full", most=1)
+        count = 0
+        while self.endless:
+            count += 1
+            yield Piece("and ", count)
+            await asyncio.sleep(0.01)
         yield Piece("new", 1, Finish.STOP)
 
 
@@ -116,3 +121,30 @@ def test_a_refused_regenerate_keeps_the_old_reply(visitor: Visitor, engine: Engi
 def test_an_edited_message_is_stored_as_it_was_typed(visitor: Visitor) -> None:
     visitor.edit(FORM)
     assert visitor.texts == ["is a <b> or <i>?", "new"]
+
+
+@pytest.mark.parametrize("act", ["send", "retry"])
+def test_stop_ends_a_reply_on_the_server_too(visitor: Visitor, engine: Engine, act: str) -> None:
+    engine.endless = True
+    handlers = visitor.handlers
+
+    async def talk() -> int:
+        steps = handlers.send(visitor.request, "more", None, **FORM) if act == "send" else None
+        count = 0
+        async for _ in steps or handlers.retry(visitor.request, None, **FORM):
+            count += 1
+            assert count < 1000
+            if count == 3:
+                await handlers.stop(visitor.request)
+        return count
+
+    assert asyncio.run(talk()) >= 3
+    last = visitor.store.messages(ME, visitor.conversation)[-1]
+    assert last.finish is Finish.CANCELLED
+    assert last.text.startswith("and ")
+    assert handlers._running == {}
+
+
+def test_stop_with_nothing_running_does_no_harm(visitor: Visitor) -> None:
+    asyncio.run(visitor.handlers.stop(visitor.request))
+    assert visitor.texts == ["is a <b>?", "old"]
