@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import MachineError, UsageError
+from backend.errors import MachineError, SourceError, UsageError
 from backend.hardware import Hardware
 from backend.recipes import Part, Recipe
 from backend.sources.folder import Source, open_source
@@ -20,6 +20,7 @@ MB = 1_000_000
 READ_MEMORY, CONVERT_MEMORY, ADD_MEMORY, ENGINE_MEMORY = 80 * MB, 200 * MB, 450 * MB, 500 * MB
 IDLE_TORCH_MEMORY = 280 * MB  # once torch is imported, the worker keeps it
 DISK_RESERVE = 200 * MB
+ADAPTER = "adapter_config.json"
 TRY = "try"  # the one step that a set-up can do without
 # Bytes per second a plain disk gives while hashing; and what starting torch, or an engine, costs before the first byte.
 READ_RATE, WRITE_RATE = 500e6, 300e6
@@ -99,8 +100,10 @@ def _steps(base: Source, delta: Source | None, loras: list[Source], self_test: b
     sources = [base, *([delta] if delta else []), *loras]
     read = sum(source.bytes for source in sources)
     written = base.weight_bytes
-    kind = "_".join([*(["delta"] if delta else []), *(["lora"] if loras else [])]) or "convert"
-    plain = kind == "convert"
+    kind = "_".join([*(["delta"] if delta else []), *(["lora"] if loras else [])]) or (
+        "convert" if base.has("params.json") else "copy"
+    )
+    plain = kind in {"convert", "copy"}
     merge, after = (CONVERT_MEMORY, CONVERT_MEMORY) if plain else (ADD_MEMORY, IDLE_TORCH_MEMORY)
     params: dict[str, Value] = {"loras": len(loras)}
     steps = [
@@ -134,6 +137,12 @@ def make_plan(recipe: Recipe, *, name: str | None = None, self_test: bool = True
     """
     base = open_source(recipe.base.source)
     delta, loras = _open(recipe.delta), [open_source(part.source) for part in recipe.loras]
+    for whole in (base, *([delta] if delta else [])):
+        if whole.has(ADAPTER) and not whole.has("config.json"):
+            raise SourceError("plan.is_adapter", source=whole.spec)
+    for lora in loras:
+        if not lora.has(ADAPTER):
+            raise SourceError("plan.no_adapter", source=lora.spec)
     return Plan(
         recipe=recipe.name,
         title=recipe.title,

@@ -77,12 +77,12 @@ class _Edge:
     count: int
     quiet: bool
 
-    def shown(self, result: Any, *, final: bool = True) -> Any:
-        """Return a handler's result; at its end an old notice goes."""
+    def shown(self, result: Any, *, clear: bool = True) -> Any:
+        """Return a handler's result; ``clear`` takes an older notice away."""
         values = [] if self.count == 0 else [result] if self.count == 1 else list(result)
         if len(values) != self.count:
             raise ValueError(f"{self.name} returned {len(values)} values for {self.count} outputs")
-        return self._row(values, "" if final else gr.skip())
+        return self._row(values, "" if clear else gr.skip())
 
     def failed(self, problem: Exception, arguments: Sequence[Any]) -> Any:
         """Leave the outputs as they are and say what went wrong; what nobody planned for also goes to the log."""
@@ -131,10 +131,12 @@ def _waiting(fn: Handler, edge: _Edge) -> Handler:
 def _streaming(fn: Handler, edge: _Edge) -> Handler:
     @wraps(fn)
     async def stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+        first = True  # the first result takes an older notice away, the others leave the notice alone
         try:
             async with aclosing(fn(*arguments, **named)) as running:
                 async for result in running:
-                    yield edge.shown(result, final=False)
+                    yield edge.shown(result, clear=first)
+                    first = False
         except Exception as problem:  # noqa: BLE001 - the edge of the page: it must say something
             yield edge.failed(problem, arguments)
 

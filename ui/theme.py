@@ -45,6 +45,7 @@ _TOKENS: Mapping[str, str] = {
     "border_color_primary_dark": "*neutral_800",
     "input_background_fill": "white",
     "input_background_fill_dark": "*neutral_950",
+    "input_border_width": "1px",
     "input_border_color": "*neutral_300",
     "input_border_color_dark": "*neutral_700",
     "input_placeholder_color": "*neutral_500",

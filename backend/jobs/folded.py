@@ -25,9 +25,11 @@ class _StepFold:
     speed: float | None = None
     memory: int = 0
     note: Message | None = None
+    clock: float = 0.0  # the latest moment known, which may be later than the last event
 
     def begin(self, now: float) -> None:
         self.state, self.began, self.last, self.done, self.total = JobState.RUNNING, now, now, 0, 0
+        self.clock = now
         self.speed, self.note = None, None
 
     def progress(self, now: float, done: int, total: int) -> None:
@@ -46,13 +48,19 @@ class _StepFold:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
+    def seconds(self) -> float:
+        """Return seconds spent in the step so far."""
+        end = max(self.last, self.clock) if self.state is JobState.RUNNING else self.last
+        return end - self.began
+
+    @property
     def share(self) -> float:
         """Return how much of the step's time is spent: its start-up by the clock, the rest by bytes."""
         if self.state is JobState.DONE:
             return 1.0
         if self.state is not JobState.RUNNING or not self.plan.seconds:
             return 0.0
-        start = min(self.last - self.began, self.plan.fixed_s)
+        start = min(self.seconds, self.plan.fixed_s)
         if self.fraction > 0:
             start = max(start, self.plan.fixed_s * self.fraction)
         return (start + self.fraction * (self.plan.seconds - self.plan.fixed_s)) / self.plan.seconds
@@ -75,7 +83,7 @@ class _StepFold:
             total=self.total,
             bytes_per_s=self.speed if shown is JobState.RUNNING else None,
             seconds_left=self.seconds_left if shown is JobState.RUNNING else None,
-            seconds=self.last - self.began,
+            seconds=self.seconds,
             note=self.note if shown is JobState.RUNNING else None,
             planned_s=self.plan.seconds,
             planned_memory=self.plan.memory,
@@ -91,6 +99,7 @@ class FoldedJob:
     plan: Plan
     state: JobState = JobState.QUEUED
     started: float = 0.0
+    began: float = 0.0  # of this run, Unix time
     pid: int = 0
     error: CriaError | None = None
     sample: Sample | None = None
@@ -109,9 +118,10 @@ class FoldedJob:
         kind, step = event["e"], self.steps.get(str(event.get("id")))
         if kind == "run":
             self.state, self.error = JobState.RUNNING, None
-            self.pid, self.started = int(event.get("pid", 0)), self.started or float(event.get("t", 0.0))
+            self.pid, self.began = int(event.get("pid", 0)), float(event.get("t", 0.0))
+            self.started = self.started or self.began
         elif kind in {"start", "queued"}:
-            self.state, self.error = JobState.QUEUED, None
+            self.state, self.error = JobState.RUNNING if kind == "start" else JobState.QUEUED, None
         elif kind == "log":
             self.log = [*self.log, Message.from_json(event["message"])][-_LOG_LINES:]
         elif kind == "sample":
@@ -135,9 +145,15 @@ class FoldedJob:
             step.state, step.last, step.memory = JobState.DONE, now, int(event.get("memory", 0))
             step.done = step.total
 
-    def view(self, *, alive: bool, leftover_bytes: int = 0) -> JobView:
-        """Return the job as people see it. ``alive``: a worker holds the job's lock now."""
+    def view(self, *, alive: bool, leftover_bytes: int = 0, now: float | None = None) -> JobView:
+        """Return the job as people see it. ``alive``: a worker holds the job's lock; ``now``: Unix time, if it runs on.
+
+        A step that says nothing for a while (importing torch, say) still spends time, and its clock must show it.
+        """
         state = self.state
+        for fold in self.steps.values():
+            if alive and now is not None and fold.state is JobState.RUNNING and self.began:
+                fold.clock = max(fold.clock, fold.last, now - self.began)
         if not alive and state in {JobState.RUNNING, JobState.QUEUED}:
             state = JobState.INTERRUPTED
         planned = self.plan.seconds or 1.0
@@ -150,7 +166,7 @@ class FoldedJob:
             state=state,
             steps=tuple(fold.view(state) for fold in self.steps.values()),
             fraction=1.0 if state is JobState.DONE else min(fraction, 0.999),
-            seconds=sum(fold.last - fold.began for fold in self.steps.values()),
+            seconds=sum(fold.seconds for fold in self.steps.values()),
             seconds_left=self._seconds_left() if state is JobState.RUNNING else None,
             log=tuple(self.log),
             error=self.error,

@@ -156,7 +156,8 @@ class JobManager:
             followed.catch_up()
             self._followed[job] = followed
             partial = partial_folder(self._models_dir, job)
-            return followed.folded.view(alive=alive, leftover_bytes=folder_bytes(partial) if partial.exists() else 0)
+            leftover = folder_bytes(partial) if partial.exists() else 0
+            return followed.folded.view(alive=alive, leftover_bytes=leftover, now=time.time())
 
     def _is_busy(self, job: str) -> bool:
         """Tell whether a job runs or waits; one whose plan is damaged does neither, and can be deleted."""

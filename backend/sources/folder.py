@@ -47,6 +47,10 @@ class Source:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of that name."""
+        return any(file.name == name for file in self.files)
+
     @property
     def address(self) -> str:
         """What means the same place from any working directory."""
@@ -88,7 +92,8 @@ def open_source(spec: str) -> Source:
         raise SourceError("sources.is_file", source=spec, folder=str(path.parent))
     if not is_folder:
         local = spec.startswith((BUILTIN, ".", "/", "~"))
-        key = "sources.not_local" if not local and _REPOSITORY.fullmatch(spec) else "sources.missing"
+        remote = spec.startswith(("https://", "http://")) or (not local and _REPOSITORY.fullmatch(spec))
+        key = "sources.not_local" if remote else "sources.missing"
         raise SourceError(key, source=spec)
     try:
         found = tuple(

@@ -45,10 +45,24 @@ def test_no_self_test_means_no_try(tmp_path: Path) -> None:
 
 def test_the_merge_says_what_it_does(tmp_path: Path) -> None:
     base, lora = weights(tmp_path / "b", 10), weights(tmp_path / "l", 10, "adapter_model.bin")
-    assert make_plan(custom_recipe("x", base=base)).steps[1].title.key == "steps.merge_convert"
+    (tmp_path / "l" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert make_plan(custom_recipe("x", base=base)).steps[1].title.key == "steps.merge_copy"
     assert make_plan(custom_recipe("x", base=base, loras=[lora])).steps[1].title.key == "steps.merge_lora"
     both = make_plan(custom_recipe("x", base=base, delta=base, loras=[lora]))
     assert both.steps[1].title.key == "steps.merge_delta_lora"
+
+
+def test_sources_of_the_wrong_kind_are_said_before_anything_starts(tmp_path: Path) -> None:
+    base, lora = weights(tmp_path / "b", 10), weights(tmp_path / "l", 10, "adapter_model.bin")
+    (tmp_path / "l" / "config.json").rename(tmp_path / "l" / "adapter_config.json")
+    for wrong in (
+        custom_recipe("x", base=lora),
+        custom_recipe("x", base=base, delta=lora),
+        custom_recipe("x", base=base, loras=[base]),
+    ):
+        with pytest.raises(SourceError) as caught:
+            make_plan(wrong)
+        assert caught.value.hint is not None
 
 
 def test_a_plan_survives_json(plan: Plan) -> None:

@@ -129,7 +129,7 @@ def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
 def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.Slider:
     return gr.Slider(
         low, high, value=value, step=step, label=label(f"chat.{key}"), info=label(f"chat.{key}_info"),
-        elem_id=key.replace("_", "-"),
+        elem_id=key.replace("_", "-"), buttons=[],
     )  # fmt: skip
 
 

@@ -101,6 +101,22 @@ def test_a_step_that_starts_up_moves_by_the_clock() -> None:
     assert late.steps[1].done == 0
 
 
+def test_the_clock_goes_on_while_a_step_says_nothing() -> None:
+    job = fold(RUN, {"e": "step", "id": "merge", "m": 1.0})
+    assert job.view(alive=True, now=1005.0).steps[1].seconds == pytest.approx(4.0)
+    assert job.view(alive=False, now=1099.0).steps[1].seconds == pytest.approx(4.0)
+    job.feed({"e": "step_done", "id": "merge", "m": 6.0})
+    assert job.view(alive=True, now=1050.0).steps[1].seconds == pytest.approx(5.0)
+
+
+def test_a_worker_that_starts_is_not_waiting_for_another() -> None:
+    assert fold({"e": "start"}).view(alive=True).state is JobState.RUNNING
+    assert (
+        fold({"e": "start"}, {"e": "run", "pid": 1, "t": 1.0}, {"e": "queued"}).view(alive=True).state
+        is JobState.QUEUED
+    )
+
+
 def test_a_failure_keeps_its_reason_and_a_new_run_forgets_it() -> None:
     error = JobError("job.disk_full", what="x").to_json()
     job = fold(RUN, {"e": "failed", "error": error})
