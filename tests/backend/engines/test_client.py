@@ -26,9 +26,15 @@ def says() -> Iterator[Say]:
 
         def serve() -> None:
             connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
+            with connection, connection.makefile("rb") as request:
+                # The whole request is read: closing with bytes unread resets the connection, which is another fault.
+                length = 0
+                while (line := request.readline()) not in {b"\r\n", b""}:
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                request.read(length)
                 connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=serve, daemon=True).start()
         return Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
