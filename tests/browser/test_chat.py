@@ -81,7 +81,11 @@ def test_a_refused_regenerate_keeps_the_reply_and_a_refused_message_is_stored_ne
     say(page, "keep my answer")
     wait_figures(page)
     page.locator("#sampling button").first.click()
+    page.locator("#system textarea").wait_for()
+    page.wait_for_timeout(1000)  # a field that has just been put on the page is given its old value once more
     page.fill("#system textarea", "x" * 25_000)
+    page.wait_for_timeout(500)
+    assert len(page.locator("#system textarea").input_value()) == 25_000
     page.click("#chat-retry")
     wait_text(page, "#notice", "25000|25,000")
     say(page, "and again")
