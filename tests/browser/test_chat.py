@@ -225,7 +225,10 @@ def test_unload_load_and_options(start_app: Callable[..., RunningApp], open_page
     wait_text(page, "#notice", "No model is loaded")
     assert page.input_value(BOX) == "anybody there?"
     page.locator("#options button").first.click()
+    page.locator("#gpus input, #gpus textarea").wait_for()
+    page.wait_for_timeout(1000)  # a field that has just been put on the page is given its old value once more
     page.fill("#gpus input, #gpus textarea", "a,b")
+    page.wait_for_timeout(500)
     page.click("#load")
     wait_text(page, "#notice", "not a list of GPUs")
     page.fill("#gpus input, #gpus textarea", "")
