@@ -16,7 +16,7 @@ from backend.errors import MachineError, UsageError
 
 RECORD = "cria.json"
 _MAX_JSON = 16 << 20
-_WEIGHTS = (".safetensors", ".bin")
+_WEIGHTS = (".safetensors", ".bin", ".pth")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _problem(folder: Path, config: Mapping[str, Any]) -> str | None:
+def _problem(folder: Path, config: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
     if (folder / "consolidated.00.pth").is_file():
-        return "library.raw"
+        return "library.meta_layout" if record.get("layout") == "meta" else "library.raw"
     if (folder / "adapter_config.json").is_file():
         return "library.adapter"
     if not config:
@@ -87,7 +87,7 @@ def read_model(folder: Path) -> ModelInfo:
         recipe=_text(record.get("recipe")),
         made=_text(record.get("made")),
         stops=_truth(test.get("stops")) if isinstance(test, dict) else None,
-        problem=_problem(folder, config),
+        problem=_problem(folder, config, record),
         questions=tuple((str(pair[0]), str(pair[1])) for pair in questions if isinstance(pair, list) and len(pair) == 2)
         if isinstance(questions, list)
         else (),
@@ -113,20 +113,34 @@ def _read_elsewhere(path: str) -> ModelInfo | None:
 
 
 def find_model(models_dir: Path, name: str) -> Path:
-    """Return the folder of a model by name, or of a path to a model folder anywhere on this machine.
+    """Return the folder of a model that can be loaded, by name or by a path anywhere on this machine.
 
     Raises:
         UsageError: there is none; the message lists what there is, or says what is wrong with the folder.
     """
+    model = _find(models_dir, name)
+    if model.problem:
+        raise UsageError(model.problem, name=model.name, folder=str(model.folder))
+    return model.folder
+
+
+def find_folder(models_dir: Path, name: str) -> Path:
+    """Return the folder of a model by name or path, whether it can be loaded or not.
+
+    Raises:
+        UsageError: there is none; the message lists what there is.
+    """
+    return _find(models_dir, name).folder
+
+
+def _find(models_dir: Path, name: str) -> ModelInfo:
     known = {model.name: model for model in read_models(models_dir)}
     model = known.get(name)
     if model is None and ("/" in name or "\\" in name):
         model = _read_elsewhere(name)
     if model is None:
         raise UsageError("library.unknown", name=name[:200], known=", ".join(known) or "-")
-    if model.problem:
-        raise UsageError(model.problem, name=model.name, folder=str(model.folder))
-    return model.folder
+    return model
 
 
 def delete_model(folder: Path, *, in_use: bool) -> None:

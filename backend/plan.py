@@ -4,15 +4,16 @@ Sizes come from file names and lengths only; no weights are opened. Knows nothin
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import MachineError, SourceError, UsageError
 from backend.hardware import Hardware
 from backend.recipes import Part, Recipe
-from backend.sources.folder import Source, open_source
-from backend.text import Message, Value
+from backend.sources.folder import fetch_bytes, open_source
+from backend.sources.source import Source
+from backend.text import Message
 
 MB = 1_000_000
 # Peak resident memory of each kind of step, measured on the demo and on 1.3 GB models of 7B's width: the
@@ -58,6 +59,14 @@ class Plan:
     context: int | None
     questions: str | None
     steps: tuple[Step, ...]
+    delta_rule: str = "auto"
+    dtype: str | None = None  # "float16" and so on; None: the base's
+    layout: str = "huggingface"
+
+    @property
+    def sources(self) -> list[str]:
+        """Every source, in the order they are used."""
+        return [self.base, *([self.delta] if self.delta else []), *(source for source, _ in self.loras)]
 
     @property
     def download_bytes(self) -> int:
@@ -66,7 +75,7 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes the finished model adds to the disk."""
+        """Bytes that making the model takes on the disk; what archives unpack to goes again at the end."""
         return sum(step.writes for step in self.steps)
 
     @property
@@ -84,6 +93,10 @@ class Plan:
         """Seconds the whole plan is likely to take, the length of the overall bar."""
         return sum(step.seconds for step in self.steps)
 
+    def with_output(self, size: int) -> "Plan":
+        """Return the plan for weights of exactly ``size`` bytes, once the sources' headers have told."""
+        return replace(self, steps=tuple(_with_output(step, size) for step in self.steps))
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; the inverse of ``from_json``."""
         return asdict(self)
@@ -96,32 +109,42 @@ class Plan:
         return Plan(**{**data, "steps": steps, "loras": loras})
 
 
-def _steps(base: Source, delta: Source | None, loras: list[Source], self_test: bool) -> tuple[Step, ...]:
-    sources = [base, *([delta] if delta else []), *loras]
-    read = sum(source.bytes for source in sources)
-    written = base.weight_bytes
-    kind = "_".join([*(["delta"] if delta else []), *(["lora"] if loras else [])]) or (
-        "convert" if base.has("params.json") else "copy"
+def _with_output(step: Step, size: int) -> Step:
+    if step.id == "merge":
+        return replace(step, writes=size)
+    if step.id == "verify":
+        return replace(step, reads=size)
+    return replace(step, reads=size, memory=ENGINE_MEMORY + size) if step.id == TRY else step
+
+
+def _merge(recipe: Recipe, base: Source, others: list[Source]) -> Step:
+    """Return the step that reads everything once and writes the result; its bytes are a guess from file lengths."""
+    parts = [*(["delta"] if recipe.delta else []), *(["lora"] if recipe.loras else [])]
+    kind = "_".join(parts) or ("convert" if base.has("params.json") else "copy")
+    plain = not parts and recipe.dtype is None
+    return Step(
+        "merge",
+        Message("steps.merge_meta" if recipe.layout == "meta" else f"steps.merge_{kind}", {"loras": len(recipe.loras)}),
+        sum(source.weight_bytes for source in (base, *others)),
+        base.weight_bytes * (2 if recipe.dtype == "float32" else 1),
+        CONVERT_MEMORY if plain else ADD_MEMORY,
+        0.0 if plain else TORCH_S,
     )
-    plain = kind in {"convert", "copy"}
-    merge, after = (CONVERT_MEMORY, CONVERT_MEMORY) if plain else (ADD_MEMORY, IDLE_TORCH_MEMORY)
-    params: dict[str, Value] = {"loras": len(loras)}
+
+
+def _steps(recipe: Recipe, base: Source, others: list[Source], *, self_test: bool) -> tuple[Step, ...]:
+    read, unpacked = map(sum, zip(*map(fetch_bytes, (base, *others)), strict=True))
+    merge = _merge(recipe, base, others)
+    after = IDLE_TORCH_MEMORY if merge.fixed_s else CONVERT_MEMORY
     steps = [
-        Step("fetch", Message("steps.fetch"), read, 0, READ_MEMORY),
-        Step(
-            "merge",
-            Message(f"steps.merge_{kind}", params),
-            sum(s.weight_bytes for s in sources),
-            written,
-            merge,
-            0.0 if plain else TORCH_S,
-        ),
+        Step("fetch", Message("steps.fetch"), read, unpacked, READ_MEMORY),
+        merge,
         Step("finish", Message("steps.finish"), 0, 2 * MB, after),
-        Step("verify", Message("steps.verify"), written, 0, after),
+        Step("verify", Message("steps.verify"), merge.writes, 0, after),
     ]
-    if self_test:
+    if self_test and recipe.layout != "meta":  # only other programs open that layout
         # The least an engine gets by with; where even that is not free, the model is kept and said to be untried.
-        steps.append(Step(TRY, Message("steps.try"), written, 0, ENGINE_MEMORY + written, ENGINE_S))
+        steps.append(Step(TRY, Message("steps.try"), merge.writes, 0, ENGINE_MEMORY + merge.writes, ENGINE_S))
     return tuple(steps)
 
 
@@ -153,7 +176,10 @@ def make_plan(recipe: Recipe, *, name: str | None = None, self_test: bool = True
         template=recipe.template,
         context=recipe.context,
         questions=recipe.questions,
-        steps=_steps(base, delta, loras, self_test),
+        steps=_steps(recipe, base, [*([delta] if delta else []), *loras], self_test=self_test),
+        delta_rule=recipe.delta.rule if recipe.delta else "auto",
+        dtype=recipe.dtype,
+        layout=recipe.layout,
     )
 
 

@@ -17,15 +17,22 @@ _LOG = logging.getLogger("cria.recipes")
 _T = TypeVar("_T")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KNOWN = {"name", "order", "recommended", "title", "about", "good_for", "licence", "languages", "parameters", "bytes",
-          "context", "template", "base", "delta", "lora", "questions"}  # fmt: skip
+          "context", "template", "base", "delta", "lora", "questions", "dtype", "layout"}  # fmt: skip
+DTYPES = ("float16", "bfloat16", "float32")
+LAYOUTS = ("huggingface", "meta")
+RULES = ("auto", "zero", "mean")  # what a delta's extra embedding rows are added to
 
 
 @dataclass(frozen=True)
 class Part:
-    """One ingredient: a folder, or ``builtin:PATH`` under ``assets/``; ``scale`` is for LoRAs (None: as trained)."""
+    """One ingredient: a folder, or ``builtin:PATH`` under ``assets/``.
+
+    ``scale`` is for LoRAs (None: as trained), ``rule`` for deltas.
+    """
 
     source: str
     scale: float | None = None
+    rule: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Recipe:
     parameters: int | None = None
     context: int | None = None
     questions: str | None = None  # a JSON file beside the sources, with questions to suggest
+    dtype: str | None = None  # number format of the result; None: the base's
+    layout: str = "huggingface"  # or "meta": consolidated.NN.pth for programs that want those
     recommended: bool = False
     order: int = 100
 
@@ -105,7 +114,14 @@ class _Fields:
     def part(self) -> Part:
         """Return these fields as an ingredient."""
         scale = self.get("scale", float, -1.0)
-        return Part(self.text("source"), None if scale < 0 else scale)
+        return Part(self.text("source"), None if scale < 0 else scale, self.choice("rule", RULES) or "auto")
+
+    def choice(self, name: str, known: tuple[str, ...]) -> str | None:
+        """Return a field that must be one of some words, or None when it is not there."""
+        found = self.get(name, str, "")
+        if found and found not in known:
+            raise SourceError("recipes.bad_field", file=self._file, field=self._where + name, value=found[:60])
+        return found or None
 
     def parts(self, name: str) -> tuple[Part, ...]:
         """Return a list of tables as ingredients."""
@@ -145,6 +161,8 @@ def read_recipe(path: Path) -> Recipe:
         parameters=fields.get("parameters", int, 0) or None,
         context=fields.get("context", int, 0) or None,
         questions=fields.get("questions", str, "") or None,
+        dtype=fields.choice("dtype", DTYPES),
+        layout=fields.choice("layout", LAYOUTS) or "huggingface",
         recommended=fields.get("recommended", bool, False),
         order=fields.get("order", int, 100),
     )
@@ -180,16 +198,29 @@ def find_recipe(recipes: Iterable[Recipe], name: str) -> Recipe:
 
 
 def custom_recipe(
-    name: str, *, base: str, delta: str | None = None, loras: Iterable[str] = (), template: str | None = None
+    name: str,
+    *,
+    base: str,
+    delta: str | None = None,
+    loras: Iterable[str] = (),
+    template: str | None = None,
+    rule: str = "auto",
+    dtype: str | None = None,
+    layout: str = "huggingface",
 ) -> Recipe:
-    """Build a recipe from what a person typed; a LoRA may carry its scale as ``SOURCE:0.5``."""
+    """Build a recipe from what a person typed; a LoRA may carry its scale as ``SOURCE:0.5``.
+
+    ``rule``, ``dtype`` and ``layout`` are one of ``RULES``, ``DTYPES`` and ``LAYOUTS``.
+    """
     return Recipe(
         name=check_name(name),
         title={"en": name},
         base=Part(base),
-        delta=Part(delta) if delta else None,
+        delta=Part(delta, rule=rule) if delta else None,
         loras=tuple(_scaled(lora) for lora in loras),
         template=template,
+        dtype=dtype,
+        layout=layout,
     )
 
 

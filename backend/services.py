@@ -3,13 +3,15 @@
 Knows nothing about gradio, HTTP or argument parsing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backend.conversations import Conversations
 from backend.engines.base import EngineControl, EngineOptions, EngineState
 from backend.hardware import Hardware, probe
+from backend.jobs.examination import Findings, examine
 from backend.jobs.manager import JobManager
-from backend.library import ModelInfo, delete_model, find_model, read_models
+from backend.library import ModelInfo, delete_model, find_folder, find_model, read_models
 from backend.plan import Plan, check_plan, make_plan
 from backend.recipes import Recipe, find_recipe, read_recipes
 from backend.settings import ASSETS, Settings
@@ -20,7 +22,7 @@ from backend.weights.templates import NAMES
 class Services:
     """Frozen bundle of what the edges use; its methods join two parts where neither should know the other.
 
-    ``options`` are the engine options of the command line, the page's defaults.
+    ``options`` are the engine options of the command line, the page's defaults; ``examiner`` looks at a plan's sources.
     """
 
     settings: Settings
@@ -28,6 +30,7 @@ class Services:
     engine: EngineControl
     conversations: Conversations
     options: EngineOptions = field(default_factory=EngineOptions)
+    examiner: Callable[[Plan], Findings | None] = examine
 
     def hardware(self) -> Hardware:
         """Look at the machine now."""
@@ -46,14 +49,24 @@ class Services:
         """
         return make_plan(find_recipe(self.recipes(), recipe_name))
 
-    def set_up(self, wanted: Plan) -> str:
-        """Check a plan against the machine as it is now and start it as a job; return the job's id.
+    def examine(self, wanted: Plan) -> tuple[Plan, Findings | None]:
+        """Look at a plan's sources; return the plan with exact sizes, and what was found if that could be told now.
 
         Raises:
-            UsageError, MachineError, JobError: it cannot be started; nothing was changed.
+            CriaError: the sources cannot be put together; nothing was changed.
         """
-        check_plan(wanted, self.hardware(), self.settings.models_dir)
-        return self.jobs.start(wanted)
+        found = self.examiner(wanted)
+        return (wanted.with_output(found.bytes) if found else wanted), found
+
+    def set_up(self, wanted: Plan) -> str:
+        """Check a plan against its sources and the machine as they are now, start it as a job; return the job's id.
+
+        Raises:
+            CriaError: it cannot be started; nothing was changed.
+        """
+        exact, _ = self.examine(wanted)
+        check_plan(exact, self.hardware(), self.settings.models_dir)
+        return self.jobs.start(exact)
 
     def templates(self) -> tuple[str, ...]:
         """Return the names of the prompt templates that a set-up may be told to use."""
@@ -79,4 +92,4 @@ class Services:
         """
         status = self.engine.status()
         in_use = status.model == model and status.state not in {EngineState.OFF, EngineState.FAILED}
-        delete_model(find_model(self.settings.models_dir, model), in_use=in_use)
+        delete_model(find_folder(self.settings.models_dir, model), in_use=in_use)

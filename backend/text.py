@@ -5,6 +5,7 @@ dots). A template names its values in braces; ``{n:bytes}``, ``{n:rate}`` and ``
 the code passes numbers and the catalogue decides how they read. English is complete; another language falls back to it.
 """
 
+import re
 import string
 import tomllib
 from collections.abc import Mapping
@@ -55,6 +56,7 @@ class _Formatter(string.Formatter):
 
 
 _FORMATTER = _Formatter()
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def _flatten(prefix: str, table: Mapping[str, Any]) -> dict[str, str]:
@@ -82,8 +84,15 @@ def has(key: str) -> bool:
 def say(language: str, key: str, /, **params: Value) -> str:
     """Return the text for ``key`` in ``language``, else in English, else the key itself (a test forbids that)."""
     template = catalogue(language).get(key) or catalogue("en").get(key, key)
-    text = _FORMATTER.vformat(template, (), params)
-    return text.encode("utf-8", "backslashreplace").decode()  # a value from a hostile file may hold half a character
+    return _FORMATTER.vformat(template, (), {name: _shown(value) for name, value in params.items()})
+
+
+def _shown(value: Value) -> Value:
+    """Return a value as it may stand in a sentence: names out of hostile files can hold line breaks, terminal commands,
+    marks that turn the reading direction, or half a character, and would say something else than the sentence."""
+    if not isinstance(value, str):
+        return value
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
 def tell(language: str, message: Message) -> str:

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,19 +121,37 @@ def wanted_recipe(args: argparse.Namespace, services: Services) -> Recipe:
     """Return the recipe that the flags name or describe.
 
     Raises:
-        UsageError: both or neither of RECIPE and --base, a --base without --name, parts without --base, unknown recipe.
+        UsageError: both or neither of RECIPE and --base, a --base without --name, parts without --base, a rule for a
+            delta that is not there, an unknown recipe.
     """
     parts = args.base or args.delta or args.lora
     if args.recipe and parts:
         raise UsageError("cli.recipe_and_base", recipe=args.recipe)
+    if args.delta_rule != "auto" and not args.delta:
+        raise UsageError("cli.rule_without_delta", rule=args.delta_rule)
+    dtype = None if args.dtype == "source" else args.dtype
     if args.recipe:
         recipe = find_recipe(services.recipes(), args.recipe)
-        return dataclasses.replace(recipe, template=args.template or recipe.template)
+        return dataclasses.replace(
+            recipe,
+            template=args.template or recipe.template,
+            dtype=dtype or recipe.dtype,
+            layout=args.layout or recipe.layout,
+        )
     if not args.base:
         raise UsageError("cli.no_base" if parts else "cli.no_recipe")
     if not args.name:
         raise UsageError("cli.no_name")
-    return custom_recipe(args.name, base=args.base, delta=args.delta, loras=args.lora, template=args.template)
+    return custom_recipe(
+        args.name,
+        base=args.base,
+        delta=args.delta,
+        loras=args.lora,
+        template=args.template,
+        rule=args.delta_rule,
+        dtype=dtype,
+        layout=args.layout or "huggingface",
+    )
 
 
 def _print_plan(plan: Plan, services: Services) -> None:
@@ -154,12 +172,7 @@ def setup(args: argparse.Namespace, services: Services) -> int:
     recipe = wanted_recipe(args, services)
     plan = make_plan(recipe, name=args.name, self_test=not args.no_self_test)
     if args.dry_run:
-        if args.json:
-            print_json(plan)
-        else:
-            _print_plan(plan, services)
-        check_plan(plan, services.hardware(), services.settings.models_dir)
-        return DONE
+        return _dry_run(plan, services, json_wanted=args.json)
     if args.recipe and (there := _made_already(plan, services)):
         print(say(language, "cli.setup.there", name=plan.name), file=sys.stderr)
         if args.json:
@@ -169,6 +182,20 @@ def setup(args: argparse.Namespace, services: Services) -> int:
     if args.json:
         print_json(view)
     return _ending(view, services)
+
+
+def _dry_run(plan: Plan, services: Services, *, json_wanted: bool) -> int:
+    """Show the plan and what the sources tell; what would stop the set-up is an error here too."""
+    language = services.settings.language
+    exact, found = services.examine(plan)
+    if json_wanted:
+        print_json({**exact.to_json(), "found": found})
+    else:
+        _print_plan(exact, services)
+        for note in found.notes if found else ():
+            print(f"- {tell(language, note)}")
+    check_plan(exact, services.hardware(), services.settings.models_dir)
+    return DONE
 
 
 def _made_already(plan: Plan, services: Services) -> ModelInfo | None:
@@ -184,7 +211,7 @@ def _started(plan: Plan, services: Services) -> str:
     """Return the job that carries out this plan: the one that runs, the one that was stopped, or a new one."""
     language = services.settings.language
     for view in services.jobs.views():
-        if view.model != plan.name or view.state is JobState.DONE or services.jobs.plan(view.id) != plan:
+        if view.model != plan.name or view.state is JobState.DONE or not _same(services.jobs.plan(view.id), plan):
             continue
         if view.state in {JobState.RUNNING, JobState.QUEUED}:
             print(say(language, "cli.setup.running", job=view.id), file=sys.stderr)
@@ -193,6 +220,11 @@ def _started(plan: Plan, services: Services) -> str:
             services.jobs.resume(view.id)
         return view.id
     return services.set_up(plan)
+
+
+def _same(left: Plan, right: Plan) -> bool:
+    """Tell whether two plans mean the same work; the figures of their steps are guesses and do not count."""
+    return dataclasses.replace(left, steps=()) == dataclasses.replace(right, steps=())
 
 
 def follow(job: str, services: Services) -> JobView:
@@ -214,14 +246,8 @@ def follow(job: str, services: Services) -> JobView:
 def _ending(view: JobView, services: Services) -> int:
     language = services.settings.language
     if view.state is JobState.DONE:
-        if view.sample is not None:
-            print(say(language, "cli.setup.sample", question=view.sample.question, answer=view.sample.answer),
-                  file=sys.stderr)  # fmt: skip
-            if not view.sample.stopped:
-                print(say(language, "cli.setup.runs_on"), file=sys.stderr)
-        else:
-            print(say(language, "cli.setup.untried"), file=sys.stderr)
-        print(say(language, "cli.setup.done", name=view.model), file=sys.stderr)
+        for line in _outcome(view, services):
+            print(line, file=sys.stderr)
         return DONE
     if view.state is JobState.CANCELLED:
         print(say(language, "cli.setup.cancelled"), file=sys.stderr)
@@ -231,3 +257,20 @@ def _ending(view: JobView, services: Services) -> int:
     else:
         print(say(language, "cli.setup.interrupted"), file=sys.stderr)
     return FAILED
+
+
+def _outcome(view: JobView, services: Services) -> Iterator[str]:
+    """Yield what a finished set-up has to say: how the try-out went, and what to do next."""
+    language, sample = services.settings.language, view.sample
+    if services.jobs.plan(view.id).layout == "meta":
+        yield say(language, "cli.setup.written", folder=str(services.settings.models_dir / view.model))
+        return
+    if sample is None:
+        yield say(language, "cli.setup.untried")
+    else:
+        yield say(language, "cli.setup.sample", question=sample.question, answer=sample.answer)
+        if not sample.stopped:
+            yield say(language, "cli.setup.runs_on")
+        if sample.cause is not None:
+            yield tell(language, sample.cause)
+    yield say(language, "cli.setup.done", name=view.model)

@@ -8,6 +8,7 @@ from typing import Any
 
 from backend.engines.base import EngineOptions
 from backend.errors import UsageError
+from backend.recipes import DTYPES, LAYOUTS, RULES
 from backend.settings import ROOT, Settings, new_token
 from backend.text import pick_language, say
 
@@ -116,6 +117,9 @@ def _setup_flags(setup: argparse.ArgumentParser) -> None:
     setup.add_argument("--lora", action="append", default=[], metavar="SRC[:SCALE]", help=_help("lora"))
     setup.add_argument("--name", metavar="NAME", help=_help("name"))
     setup.add_argument("--template", metavar="NAME", help=_help("template"))
+    setup.add_argument("--delta-rule", choices=RULES, default="auto", help=_help("delta_rule"))
+    setup.add_argument("--dtype", choices=("source", *DTYPES), default="source", help=_help("output_dtype"))
+    setup.add_argument("--layout", choices=LAYOUTS, help=_help("layout"))
     setup.add_argument("--dry-run", action="store_true", help=_help("dry_run"))
     setup.add_argument("--no-self-test", action="store_true", help=_help("no_self_test"))
     setup.add_argument("--json", action="store_true", help=_help("json"))

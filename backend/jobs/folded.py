@@ -125,7 +125,8 @@ class FoldedJob:
         elif kind == "log":
             self.log = [*self.log, Message.from_json(event["message"])][-_LOG_LINES:]
         elif kind == "sample":
-            self.sample = Sample(str(event["question"]), str(event["answer"]), bool(event["stopped"]))
+            cause = Message.from_json(event["cause"]) if event.get("cause") else None
+            self.sample = Sample(str(event["question"]), str(event["answer"]), bool(event["stopped"]), cause)
         elif kind in _ENDINGS:
             self.state = _ENDINGS[kind]
             self.error = error_from_json(event["error"]) if "error" in event else None

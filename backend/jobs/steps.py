@@ -3,41 +3,35 @@
 ``STEPS`` maps a plan's step ids to these functions. Knows nothing about journals, bars or how a job is started.
 """
 
-import asyncio
-import contextlib
 import errno
 import json
-import time
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
-from backend.errors import Cancelled, CriaError, EngineError, JobError, MachineError, unexpected
+from backend.composition import compose, folders
+from backend.errors import CriaError, JobError, MachineError, SourceError, unexpected
 from backend.events import Event, Log, Progress
+from backend.jobs.trial import Trial
 from backend.jobs.view import Sample
-from backend.plan import Plan
-from backend.sources.folder import builtin_path, check_source, open_source
+from backend.plan import TRY, Plan
+from backend.sources.archive import unpack
+from backend.sources.folder import builtin_path, check_source, fetch_bytes, open_source
+from backend.sources.source import Source
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
-from backend.weights.delta import add_delta
+from backend.weights.disk import source_file
 from backend.weights.dtypes import CONFIG_NAMES
-from backend.weights.finish import finish_folder
-from backend.weights.lora import add_lora
-from backend.weights.opening import open_checkpoint
+from backend.weights.finish import Finished, finish_folder
+from backend.weights.meta_finish import finish_meta
+from backend.weights.meta_save import save_meta
 from backend.weights.partial import publish
 from backend.weights.provenance import Origin, Provenance, SelfTest, read_cria_json, write_cria_json
+from backend.weights.templates import Template
 from backend.weights.verify import verify
 from backend.weights.writer import save, written
 
-if TYPE_CHECKING:
-    from backend.engines.supervisor import Supervisor
-
-GREETING = "Hello!"
-_TRY = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=200)
-_START_TIMEOUT_S = 1800.0
-_POLL_S = 0.1
 _MAX_QUESTIONS = 200
 
 
@@ -54,68 +48,71 @@ class Context:
     child_memory: int = 0
 
     @property
-    def sources(self) -> list[str]:
-        """Every source of the plan, in the order they are used."""
-        plan = self.plan
-        return [plan.base, *([plan.delta] if plan.delta else []), *(source for source, _ in plan.loras)]
+    def unpacked(self) -> Path:
+        """Where archives among the sources are unpacked; gone before the model is on the shelf."""
+        return self.partial / ".sources"
+
+    def open(self, spec: str) -> Source:
+        """Open a source of the plan; an archive is the folder that it was unpacked to."""
+        return open_source(spec, unpacked=self.unpacked)
+
+    def folder(self, spec: str) -> Path:
+        """Return the folder with the files of a source of the plan.
+
+        Raises:
+            SourceError: it is an archive, and what was unpacked of it is gone.
+        """
+        source = self.open(spec)
+        if source.packed:
+            raise SourceError("archive.changed", source=spec)
+        return source.folder
 
 
+META = "meta"  # the layout of consolidated.NN.pth
 Table = Mapping[str, Callable[[Context], Iterator[Event]]]
 PUBLISH = "publish"  # not a step of the plan: what every job ends with
 
 
 def fetch(context: Context) -> Iterator[Event]:
-    """Read every source through once; one bar over all of them."""
-    sources = [open_source(spec) for spec in context.sources]
-    total, before = sum(source.bytes for source in sources), 0
-    for source in sources:
-        for event in check_source(source, cancelled=context.cancelled):
+    """Unpack what is an archive, look at every source, compare what has a published sum; one bar over all of it."""
+    sources = [context.open(spec) for spec in dict.fromkeys(context.plan.sources)]
+    sizes = [source.bytes if source.packed else fetch_bytes(source)[0] for source in sources]
+    total, before = sum(sizes), 0
+    for source, size in zip(sources, sizes, strict=True):
+        for event in _fetched(context, source):
             if isinstance(event, Progress):
-                yield Progress(before + event.done, total, event.note)
+                yield Progress(min(before + event.done, total), total, event.note)
             else:
                 yield event
-        before += source.bytes
+        before += size
+
+
+def _fetched(context: Context, source: Source) -> Iterator[Event]:
+    if source.packed:
+        yield from unpack(source, context.unpacked, cancelled=context.cancelled)
+        source = context.open(source.spec)
+    yield from check_source(source, look=source_file, cancelled=context.cancelled)
 
 
 def merge(context: Context) -> Iterator[Event]:
     """Convert, add the delta and fold in the LoRAs in one pass over the bytes, into the unfinished folder."""
-    checkpoint = _checkpoint(context)
+    checkpoint = compose(context.plan, context.folder)
     for note in checkpoint.notes:
         yield Log(note)
-    yield from save(checkpoint, context.partial, cancelled=context.cancelled)
-
-
-def _folder(spec: str) -> Path:
-    return open_source(spec).folder
-
-
-def _checkpoint(context: Context) -> Checkpoint:
-    plan = context.plan
-    checkpoint = open_checkpoint(_folder(plan.base))
-    if plan.delta:
-        checkpoint = add_delta(checkpoint, open_checkpoint(_folder(plan.delta)))
-    for source, scale in plan.loras:
-        checkpoint = add_lora(checkpoint, _folder(source), scale=scale)
-    return checkpoint
+    write = save_meta if context.plan.layout == META else save
+    yield from write(checkpoint, context.partial, cancelled=context.cancelled)
 
 
 def finish(context: Context) -> Iterator[Event]:
     """Repair the tokenizer, write the configuration, and note where everything came from."""
-    plan, checkpoint = context.plan, _checkpoint(context)
-    folders = [_folder(spec) for spec in reversed(context.sources)]  # the last LoRA knows the vocabulary best
-    finished = finish_folder(
-        checkpoint,
-        context.partial,
-        sources=folders,
-        template=plan.template,
-        context=plan.context,
-        has_delta=plan.delta is not None,
-    )
+    plan = context.plan
+    checkpoint = compose(plan, context.folder)
+    finished = _finished(context, checkpoint)
     for note in finished.notes:
         yield Log(note)
     provenance = Provenance(
         recipe=plan.recipe,
-        origins=tuple(_origins(plan)),
+        origins=tuple(_origins(context)),
         template=finished.template.name,
         system=finished.template.system,
         stops=finished.template.stops,
@@ -124,15 +121,32 @@ def finish(context: Context) -> Iterator[Event]:
         dtype=CONFIG_NAMES[checkpoint.dtype],
         questions=tuple(_questions(plan.questions)),
         notes=(*checkpoint.notes, *finished.notes),
+        layout=plan.layout,
     )
     write_cria_json(context.partial, provenance, sha256=written(context.partial))
     yield Progress(1, 1)
 
 
-def _origins(plan: Plan) -> Iterator[Origin]:
+def _finished(context: Context, checkpoint: Checkpoint) -> Finished:
+    plan, sources = context.plan, folders(context.plan, context.folder)
+    if plan.layout == META:
+        notes = finish_meta(checkpoint, context.partial, sources=sources)
+        return Finished(Template("", ""), checkpoint.shape.max_positions, notes)
+    return finish_folder(
+        checkpoint,
+        context.partial,
+        sources=sources,
+        template=plan.template,
+        context=plan.context,
+        has_delta=plan.delta is not None,
+    )
+
+
+def _origins(context: Context) -> Iterator[Origin]:
+    plan = context.plan
     parts = [("base", plan.base, None), *([("delta", plan.delta, None)] if plan.delta else [])]
     for role, spec, scale in [*parts, *(("lora", spec, scale) for spec, scale in plan.loras)]:
-        yield Origin(role, spec, scale, tuple((file.name, file.size) for file in open_source(spec).files))
+        yield Origin(role, spec, scale, tuple((file.name, file.size) for file in context.open(spec).files))
 
 
 def _questions(spec: str | None) -> Iterator[tuple[str, str]]:
@@ -156,52 +170,10 @@ def _provenance(context: Context) -> Provenance:
 
 
 def try_it(context: Context) -> Iterator[Event]:
-    """Load the unfinished folder in an engine of its own, greet it, and note whether it stops by itself."""
-    # Imported here so that converting and merging stay small in memory: this brings the HTTP client.
-    from backend.engines.supervisor import Supervisor
-
-    engine = Supervisor(context.logs_dir)
-    try:
-        try:
-            engine.load(context.partial, EngineOptions())
-            yield from _wait_until_ready(context, engine)
-        except MachineError as problem:  # merging needs little memory, running a model much: what was made is good
-            yield Log(problem.message)
-            yield Log(Message("steps.not_tried"))
-            return
-        context.sample = asyncio.run(_greet(context, engine))
-        context.child_memory = max(context.child_memory, engine.status().memory_bytes)
-    finally:
-        engine.close()
-    key = "steps.stopped" if context.sample.stopped else "steps.ran_on"
-    yield Log(Message(key, {"template": context.plan.template}))
-
-
-def _wait_until_ready(context: Context, engine: "Supervisor") -> Iterator[Event]:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while (status := engine.status()).state is not EngineState.READY:
-        if context.cancelled():
-            raise Cancelled("job.cancelled")
-        if status.error is not None:
-            raise status.error
-        if time.monotonic() > deadline:
-            raise EngineError("steps.try_timeout", seconds=_START_TIMEOUT_S)
-        context.child_memory = max(context.child_memory, status.memory_bytes)
-        yield Progress(status.loaded_bytes, max(status.total_bytes, 1), Message("steps.loading"))
-        time.sleep(_POLL_S)
-    yield Progress(status.total_bytes, max(status.total_bytes, 1), Message("steps.greeting", {"question": GREETING}))
-
-
-async def _greet(context: Context, engine: "Supervisor") -> Sample:
-    text, stopped = "", False
-    pieces = engine.chat([ChatMessage("user", GREETING)], _TRY)
-    async with contextlib.aclosing(pieces):
-        async for piece in pieces:
-            text += piece.text
-            stopped = piece.finish is Finish.STOP
-            if context.cancelled():
-                raise Cancelled("job.cancelled")
-    return Sample(GREETING, text.strip(), stopped)
+    """Load the unfinished folder and greet it."""
+    trial = Trial(context.partial, context.logs_dir, context.cancelled)
+    yield from trial.run()
+    context.sample, context.child_memory = trial.sample, trial.memory
 
 
 def put_on_shelf(context: Context) -> Iterator[Event]:
@@ -210,8 +182,13 @@ def put_on_shelf(context: Context) -> Iterator[Event]:
     if not context.partial.exists() and final.is_dir():
         return  # an earlier run got this far and could not say so any more
     provenance, sample = _provenance(context), context.sample
-    test = SelfTest(True, sample.stopped, sample.question, sample.answer) if sample else None
+    test = None
+    if sample:
+        works = sample.stopped or bool(sample.answer)
+        test = SelfTest(works, sample.stopped, sample.question, sample.answer, sample.cause)
     write_cria_json(context.partial, replace(provenance, self_test=test))
+    if context.unpacked.exists():
+        shutil.rmtree(context.unpacked)
     publish(context.partial, final)
     yield Log(Message("steps.on_shelf", {"name": context.plan.name}))
 
@@ -233,6 +210,6 @@ STEPS: Table = {
     "merge": merge,
     "finish": finish,
     "verify": verify_it,
-    "try": try_it,
+    TRY: try_it,
     PUBLISH: put_on_shelf,
 }

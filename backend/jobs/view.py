@@ -39,11 +39,12 @@ class StepView:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the self-test asked, what the model said, and whether it stopped by itself."""
+    """What the self-test asked, what the model said, whether it stopped by itself, and if not, the likely cause."""
 
     question: str
     answer: str
     stopped: bool
+    cause: Message | None = None
 
 
 @dataclass(frozen=True)

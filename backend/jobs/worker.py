@@ -119,7 +119,8 @@ def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter, t
             recorder.record(step.id, event)
         if step.id == "try" and context.sample is not None:
             sample = context.sample
-            journal.write("sample", question=sample.question, answer=sample.answer, stopped=sample.stopped)
+            cause = sample.cause.to_json() if sample.cause else None
+            journal.write("sample", question=sample.question, answer=sample.answer, stopped=sample.stopped, cause=cause)
         journal.write("step_done", id=step.id, m=recorder.now(), memory=max(peak_memory(), context.child_memory))
     for event in table[steps.PUBLISH](context):
         recorder.record(steps.PUBLISH, event)

@@ -1,67 +1,90 @@
 """LoRA adapters as PEFT saves them: adapter_config.json beside adapter_model.safetensors or .bin, in every key style.
 
-What the numbers mean is read here and checked; folding them into a model is ``lora``'s job. What cannot be folded
-exactly is refused with the reason. Knows nothing about checkpoints.
+What the tensors are is sorted out here and checked against each other; folding them into a model is ``lora``'s job.
+Nothing in the file may be left over: a key that is silently ignored is a model that is silently wrong. Knows nothing
+about checkpoints.
 
-Source of fields and key names: huggingface/peft (``tuners/lora/config.py``, ``utils/save_and_load.py``, v0.3 to v0.20).
+Source of the key names: huggingface/peft ``utils/save_and_load.py`` and ``tuners/``, v0.3 to v0.20, and state
+dictionaries that trainers saved themselves.
 """
 
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from backend.errors import WeightsError
 from backend.text import Message
+from backend.weights.adapter_config import LoraSettings, read_settings
 from backend.weights.checkpoint import Tensor
-from backend.weights.disk import SourceFile, inside, number, read_json, source_file
-from backend.weights.dtypes import FLOATS
+from backend.weights.disk import SourceFile, inside, is_there, source_file
+from backend.weights.dtypes import FLOATS, to_float32
 from backend.weights.huggingface import read_weights
 from backend.weights.torch_zip import Record
 
-CONFIG = "adapter_config.json"
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
-
-# Fields that change the sum into something else, with the values that leave it alone.
-_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "use_dora": (None, False),
-    "lora_bias": (None, False),
-    "bias": (None, "none"),
-    "layer_replication": (None, [], {}),
-    "target_parameters": (None, [], {}),
-    "trainable_token_indices": (None, [], {}),
-    "use_qalora": (None, False),
-    "auto_mapping": (None, {}),
-    "alora_invocation_tokens": (None, []),
-    "init_lora_weights": (None, True, False, "gaussian", "true", "false"),
-}
-_PREFIX = re.compile(r"^(base_model\.model\.)?")
-_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
-_WHOLE = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?)?\.weight")
+_LABEL = r"(?:\.[A-Za-z0-9_-]+)?"  # the adapter's name, which save_pretrained takes out of the keys
+_IGNORED = re.compile(r".+\.(original_module\..+|token_adapter\.trainable_tokens_original" + _LABEL + r"|inv_freq)")
+_MAX_KEY = 300  # letters; matching time grows with their square
+# Suffix -> what it is; the first that fits. The rest of the key is the module's path.
+_KINDS = tuple(
+    (kind, re.compile(r"(?P<module>.+?)\." + suffix))
+    for kind, suffix in (
+        ("down", r"lora_A" + _LABEL + r"\.weight"),
+        ("up", r"lora_B" + _LABEL + r"\.weight"),
+        ("lora_bias", r"lora_B" + _LABEL + r"\.bias"),
+        ("embed_down", r"lora_embedding_A" + _LABEL),
+        ("embed_up", r"lora_embedding_B" + _LABEL),
+        ("magnitude", r"lora_magnitude_vector" + _LABEL + r"(?:\.weight)?"),
+        ("tokens", r"token_adapter\.trainable_tokens_delta" + _LABEL),
+        ("bias", r"(?:(?:base_layer|modules_to_save" + _LABEL + r")\.)?bias"),
+        ("whole", r"(?:(?:token_adapter\.)?base_layer\.|modules_to_save" + _LABEL + r"\.)?weight"),
+    )
+)
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """One module's pair: up [out, rank] times down [rank, in], times ``scale``."""
+    """One linear layer's pair: up [out, rank] times down [rank, in], times ``scale``.
+
+    With ``magnitude`` [out] (DoRA) every row of the sum gets that length.
+    """
 
     up: Tensor
     down: Tensor
     scale: float
+    magnitude: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA, not loaded. Keys are tensor names of the model: ``model.layers.0.self_attn.q_proj.weight``."""
+    """A LoRA, not loaded. Keys are tensor names of the model: ``model.layers.0.self_attn.q_proj.weight``.
+
+    ``embeds`` are pairs for embedding tables, whose product up [dim, rank] times down [rank, vocabulary] is added
+    turned round; ``whole`` tensors replace the model's; ``tokens`` replace single rows of it.
+    """
 
     folder: Path
+    settings: LoraSettings
     pairs: Mapping[str, LowRank] = field(repr=False)
-    whole: Mapping[str, Tensor] = field(repr=False)  # tensors that replace the model's (modules_to_save)
-    files: tuple[SourceFile, ...]
+    embeds: Mapping[str, LowRank] = field(repr=False)
+    whole: Mapping[str, Tensor] = field(repr=False)
+    tokens: Mapping[str, tuple[tuple[int, ...], Tensor]] = field(repr=False)
+    file: SourceFile
     records: tuple[Record, ...] = field(repr=False)
-    base: str
-    notes: tuple[Message, ...]
+    notes: tuple[Message, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every tensor of the model that it changes."""
+        return tuple(dict.fromkeys((*self.pairs, *self.embeds, *self.whole, *self.tokens)))
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of a pair; 0 without pairs."""
+        return max((pair.down.length for pair in (*self.pairs.values(), *self.embeds.values())), default=0)
 
 
 def open_adapter(folder: Path) -> Adapter:
@@ -70,79 +93,111 @@ def open_adapter(folder: Path) -> Adapter:
     Raises:
         WeightsError: no adapter, no LoRA, damaged, or something in it that cannot be folded exactly.
     """
-    if not (folder / CONFIG).is_file():
-        raise WeightsError("weights.adapter_missing", folder=str(folder))
-    config = read_json(folder / CONFIG)
-    _check_config(config)
-    name = next((name for name in _FILES if (folder / name).is_file()), None)
+    settings = read_settings(folder)
+    name = next((name for name in _FILES if is_there(folder / name)), None)
     if name is None:
         raise WeightsError("weights.adapter_no_weights", folder=str(folder))
     file = source_file(inside(folder, name))
-    tensors, records = read_weights(file.path)
-    halves, whole = _sort(tensors, file.path.name)
-    if not halves and not whole:
+    tensors, records = _read(file)
+    parts = _sort(tensors, name)
+    pairs = {f"{module}.weight": _pair(module, parts, settings) for module in {**parts["down"], **parts["up"]}}
+    embeds = {
+        f"{module}.weight": _pair(module, parts, settings, prefix="embed_")
+        for module in {**parts["embed_down"], **parts["embed_up"]}
+    }
+    for module in parts["magnitude"]:
+        if not settings.magnitudes or f"{module}.weight" not in {**pairs, **embeds}:
+            raise WeightsError("weights.adapter_key", file=name, name=f"{module}.lora_magnitude_vector")
+    whole = {f"{module}.{kind}": tensor for kind, source in (("weight", "whole"), ("bias", "bias"))
+             for module, tensor in parts[source].items()}  # fmt: skip
+    tokens = {f"{module}.weight": _tokens(module, tensor, settings) for module, tensor in parts["tokens"].items()}
+    if settings.tokens and not tokens:
+        raise WeightsError("lora.saved_missing", name=next(iter(settings.tokens)), file=name)
+    if not (pairs or embeds or whole or tokens):
         raise WeightsError("weights.adapter_empty", file=name, bytes=file.bytes)
-    pairs = {f"{module}.weight": _pair(module, halves[module], config) for module in halves}
-    notes = [Message("weights.found.adapter", {"pairs": len(pairs), "whole": len(whole)})]
-    if config.get("fan_in_fan_out") is True:  # PEFT itself ignores it for linear layers, and so says
-        notes.append(Message("weights.found.fan_in_fan_out"))
-    return Adapter(
-        folder, pairs, whole, (file,), records, str(config.get("base_model_name_or_path"))[:200], tuple(notes)
-    )
+    adapter = Adapter(folder, settings, pairs, embeds, whole, tokens, file, records)
+    return replace(adapter, notes=tuple(_notes(adapter)))
 
 
-def _check_config(config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise WeightsError("weights.adapter_kind", kind=str(config.get("peft_type"))[:40])
-    for key, harmless in _UNSUPPORTED.items():
-        if config.get(key) not in harmless:
-            raise WeightsError("weights.adapter_field", key=key, value=str(config[key])[:60])
+def _notes(adapter: Adapter) -> Iterator[Message]:
+    pairs = (*adapter.pairs.values(), *adapter.embeds.values())
+    yield Message("weights.found.adapter", {"pairs": len(pairs), "whole": len(adapter.whole)})
+    if adapter.tokens:
+        yield Message("lora.found.tokens", {"rows": sum(len(rows) for rows, _ in adapter.tokens.values())})
+    if adapter.settings.fan_in_fan_out:  # PEFT itself ignores it for linear layers, and so says
+        yield Message("weights.found.fan_in_fan_out")
+    if not adapter.whole and not adapter.tokens and all(map(_adds_nothing, pairs)):
+        yield Message("lora.found.no_op")
 
 
-def _sort(tensors: Mapping[str, Tensor], file: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Return LoRA halves by module, and whole tensors by name; nothing in the file may be left over."""
-    halves: dict[str, dict[str, Tensor]] = {}
-    whole: dict[str, Tensor] = {}
+def _read(file: SourceFile) -> tuple[dict[str, Tensor], tuple[Record, ...]]:
+    try:
+        return read_weights(file.path)
+    except WeightsError as problem:
+        if problem.key in ("weights.no_tensors", "weights.tensor_count"):  # a dictionary with nothing in it: 443 bytes
+            raise WeightsError("weights.adapter_empty", file=file.path.name, bytes=file.bytes) from problem
+        raise
+
+
+def _sort(tensors: Mapping[str, Tensor], file: str) -> dict[str, dict[str, Tensor]]:
+    """Return kind -> module -> tensor for every tensor of the file."""
+    parts: dict[str, dict[str, Tensor]] = {kind: {} for kind, _ in _KINDS}
     for key, tensor in tensors.items():
-        name = _PREFIX.sub("", key)
-        if tensor.dtype not in FLOATS:
-            raise WeightsError("weights.dtype_unknown", name=name[:120], dtype=tensor.dtype)
-        if ".original_module." in name:
-            continue  # the frozen twin of a module that is saved whole
-        if found := _LORA.fullmatch(name):
-            halves.setdefault(found["module"], {})[found["half"]] = tensor
-        elif "lora_" not in name and "token_adapter" not in name and (found := _WHOLE.fullmatch(name)):
-            whole[f"{found['module']}.weight"] = tensor
-        else:
+        if len(key) > _MAX_KEY:
             raise WeightsError("weights.adapter_key", file=file, name=key[:120])
-    return halves, whole
+        if _IGNORED.fullmatch(key):  # the frozen twin of something that is saved besides, or computed anew
+            continue
+        name = _model_name(key)
+        fits = ((kind, found["module"]) for kind, pattern in _KINDS if (found := pattern.fullmatch(name)))
+        kind, module = next(fits, ("", ""))
+        if kind == "lora_bias":
+            raise WeightsError("lora.lora_bias")
+        if not kind or "lora_" in module or module in parts[kind]:
+            raise WeightsError("weights.adapter_key", file=file, name=key[:120])
+        if tensor.dtype not in FLOATS:
+            raise WeightsError("weights.dtype_unknown", name=key[:120], dtype=tensor.dtype)
+        parts[kind][module] = tensor
+    return parts
 
 
-def _pair(module: str, halves: Mapping[str, Tensor], config: Mapping[str, Any]) -> LowRank:
-    down, up = halves.get("A"), halves.get("B")
+def _model_name(key: str) -> str:
+    """Return a key without PEFT's prefix; adapters trained on a model without its head lack ``model.`` too."""
+    name = key.removeprefix("base_model.model.")
+    return f"model.{name}" if name.startswith(("layers.", "embed_tokens.", "norm.")) else name
+
+
+def _pair(
+    module: str, parts: Mapping[str, Mapping[str, Tensor]], settings: LoraSettings, *, prefix: str = ""
+) -> LowRank:
+    down, up = parts[f"{prefix}down"].get(module), parts[f"{prefix}up"].get(module)
     if down is None or up is None:
         raise WeightsError("weights.adapter_half", name=module)
     if len(down.shape) != 2 or len(up.shape) != 2 or up.shape[1] != down.shape[0]:
         raise WeightsError("weights.adapter_shapes", name=module, up=str(list(up.shape)), down=str(list(down.shape)))
-    rank = down.shape[0]
-    stated = _by_pattern(config, "rank_pattern", "r", module, low=1)
+    rank, stated = down.shape[0], settings.rank_of(module)
     if stated != rank:
         raise WeightsError("weights.adapter_rank", name=module, stated=stated, found=rank)
-    alpha = _by_pattern(config, "alpha_pattern", "lora_alpha", module, low=0)
-    return LowRank(up, down, alpha / (math.sqrt(rank) if config.get("use_rslora") is True else rank))
+    magnitude = None if prefix else parts["magnitude"].get(module)
+    if settings.magnitudes and magnitude is None:
+        raise WeightsError("lora.dora_embedding" if prefix else "lora.dora_incomplete", name=module)
+    if magnitude is not None and magnitude.shape != (up.length,):
+        raise WeightsError(
+            "weights.adapter_other_size", name=module, found=str(list(magnitude.shape)), expected=str([up.length])
+        )
+    return LowRank(up, down, settings.scale_of(module, rank), magnitude)
 
 
-def _by_pattern(config: Mapping[str, Any], patterns: str, plain: str, module: str, *, low: float) -> float:
-    """Return a number for one module: of the first pattern that its path ends with, else the adapter's own.
+def _tokens(module: str, tensor: Tensor, settings: LoraSettings) -> tuple[tuple[int, ...], Tensor]:
+    rows = settings.token_rows(module)
+    if len(tensor.shape) != 2 or tensor.length != len(rows):
+        raise WeightsError("lora.token_rows", name=module, stated=len(rows), found=tensor.length)
+    return rows, tensor
 
-    PEFT treats patterns as regular expressions; here only names, dots and digits are taken, so that a foreign pattern
-    cannot keep the matcher busy for ever.
-    """
-    found = config.get(patterns)
-    table = found if isinstance(found, dict) else {}
-    for pattern in table:
-        if not re.fullmatch(r"[A-Za-z0-9_.]{1,200}", pattern):
-            raise WeightsError("weights.adapter_field", key=patterns, value=pattern[:60])
-        if module == pattern or module.endswith(f".{pattern}"):
-            return number(table, pattern, CONFIG, low=low, high=1e6)
-    return number(config, plain, CONFIG, low=low, high=1e6)
+
+def _adds_nothing(pair: LowRank) -> bool:
+    """Tell whether a product is zero; of a trained one only the first matrix is read."""
+    return pair.magnitude is None and (_is_zero(pair.up) or _is_zero(pair.down))
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    return not any(np.any(to_float32(slab, tensor.dtype)) for slab in tensor.slabs())

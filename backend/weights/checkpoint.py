@@ -11,10 +11,11 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights.disk import SourceFile
 from backend.weights.dtypes import FLOATS, Array, itemsize
-from backend.weights.shape import ModelShape
+from backend.weights.shape import ModelShape, Shape
 
 SLAB_BYTES = 8_000_000  # long enough to read at full speed; twice that took 20 % more memory and was no faster
 SHORT_TAIL = 64  # rows; a shorter rest joins the slab before it: matrix products of a few rows round differently
@@ -27,7 +28,8 @@ class Tensor:
     """One array, not loaded. ``rows(start, stop)`` returns it from row start to row stop, in ``NUMPY[dtype]``.
 
     ``unit`` is the number of rows that are cheapest to ask for together (one attention head, say); any other range is
-    answered too, with the same numbers.
+    answered too, with the same numbers. It may be asked from several threads at once, and what it returns belongs to
+    whoever asked.
     """
 
     dtype: str
@@ -50,8 +52,8 @@ class Tensor:
         """Bytes of all rows."""
         return self.length * self.row_bytes
 
-    def slabs(self, slab_bytes: int = SLAB_BYTES) -> Iterator[Array]:
-        """Yield the whole tensor from the first row to the last, in slabs of about ``slab_bytes`` of whole units."""
+    def cuts(self, slab_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
+        """Yield start and stop of slabs of about ``slab_bytes`` of whole units, from the first row to the last."""
         per_unit = max(1, self.unit * self.row_bytes)
         step = max(1, slab_bytes // per_unit) * self.unit
         start = 0
@@ -59,8 +61,13 @@ class Tensor:
             stop = min(start + step, self.length)
             if self.length - stop < min(SHORT_TAIL, step):
                 stop = self.length
-            yield self.rows(start, stop)
+            yield start, stop
             start = stop
+
+    def slabs(self, slab_bytes: int = SLAB_BYTES) -> Iterator[Array]:
+        """Yield the rows of every slab."""
+        for start, stop in self.cuts(slab_bytes):
+            yield self.rows(start, stop)
 
     def array(self) -> Array:
         """Return the whole tensor; for the small ones."""
@@ -78,11 +85,12 @@ class Checkpoint(Mapping[str, Tensor]):
     kind: Kind
     folder: Path
     tensors: Mapping[str, Tensor] = field(repr=False)
-    shape: ModelShape
+    shape: Shape
     files: tuple[SourceFile, ...] = field(repr=False)
     doing: str = "weights.doing.copy"
     notes: tuple[Message, ...] = ()
     delta_rows: int = 0  # embedding rows that a delta brought beyond its base's
+    delta_fill: str | None = None  # what those were added to: "zero" or "mean"
     made_of: tuple[str, ...] = field(default=(), repr=False)
     checks: tuple[Callable[[], None], ...] = field(default=(), repr=False)
 
@@ -94,6 +102,17 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    @property
+    def llama(self) -> ModelShape:
+        """The shape, for what can be done with Llama models only.
+
+        Raises:
+            WeightsError: this is a model of another kind.
+        """
+        if not isinstance(self.shape, ModelShape):
+            raise WeightsError("finish.llama_only", folder=self.folder.name)
+        return self.shape
 
     @property
     def nbytes(self) -> int:

@@ -1,129 +1,85 @@
-"""Adding a delta (tuned minus base, as Vicuna's v0 and v1.1 were published) to its base, lazily.
+"""Adding a delta (tuned minus base, as Vicuna, LLaVA and Stanford's Alpaca were published) to its base, lazily.
 
-A v0 delta has one embedding row more than the base, for ``[PAD]``; that row of the base counts as zero. What does not
-belong together is refused before anything is written. Knows nothing about files or output.
+A delta may have more embedding rows than its base; what they are added to is its rule. What does not belong together
+is refused by ``delta_fit`` before anything is written. Knows nothing about files or output.
 
-Reference: lm-sys/FastChat, ``fastchat/model/apply_delta.py`` (v1.1) and its state at v0.1.10 (v0).
+References: lm-sys/FastChat ``fastchat/model/apply_delta.py`` (v1.1) and its state at v0.1.10 (v0: rows of zero);
+tatsu-lab/stanford_alpaca ``weight_diff.py`` (all in float32, the row for [PAD] is the mean of the others);
+haotian-liu/LLaVA ``llava/model/apply_delta.py`` (more rows, and a projector for pictures).
 """
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.errors import WeightsError
+from backend.errors import UsageError
 from backend.text import Message
 from backend.weights.arithmetic import add
+from backend.weights.cast import cast_tensor
 from backend.weights.checkpoint import Checkpoint, Tensor
-from backend.weights.dtypes import CONFIG_NAMES, Array, to_float32
-from backend.weights.shape import EMBED, FINAL_NORM, HEAD
+from backend.weights.delta_fit import check_delta, text_part
+from backend.weights.dtypes import CONFIG_NAMES, Array
+from backend.weights.shape import ModelShape
+from backend.weights.vocabulary import Fill, extended
 
-# Norm weights of a trained model are of the order of one, those of a difference of two models are near zero: about 1e-3
-# in Vicuna's. Anything below this is no model that could run.
-_DELTA_NORM = 0.05
-_SAMPLE_ROWS = 256
-
-# What must be equal, and its name in config.json, which people know.
-_SIZES = (
-    ("hidden", "hidden_size"),
-    ("layers", "num_hidden_layers"),
-    ("ffn", "intermediate_size"),
-    ("heads", "num_attention_heads"),
-    ("kv_heads", "num_key_value_heads"),
-)
+RULES = ("auto", "zero", "mean")
 
 
-def add_delta(base: Checkpoint, delta: Checkpoint) -> Checkpoint:
-    """Return base + delta, in the base's dtype, one float32 sum per number rounded once.
+def add_delta(base: Checkpoint, delta: Checkpoint, *, rule: str = "auto") -> Checkpoint:
+    """Return base + delta: one float32 sum per number, rounded once to the base's number format.
+
+    ``rule`` says what the delta's extra embedding rows are added to: "zero" (Vicuna v0, LLaVA), "mean" of the base's
+    rows (Stanford's Alpaca), or "auto": the mean where the delta is float32. With the mean, a float32 delta makes a
+    float32 model, as Stanford's script does.
 
     Raises:
-        WeightsError: another size, a delta that is a whole model, a base that is a delta, tensors that do not match.
+        WeightsError: another size or generation, a delta that is a whole model, a base that is a delta or tuned
+            already, tensors that do not match.
+        UsageError: another rule.
     """
-    _check_sizes(base, delta)
-    _check_roles(base, delta)
-    tensors = {name: _sum(base[name], delta[name]) for name in base}
-    notes = [*base.notes, *delta.notes]
-    if delta.shape.vocab > base.shape.vocab:
-        notes.append(Message("weights.found.extra_rows", {"rows": delta.shape.vocab, "base": base.shape.vocab}))
+    if rule not in RULES:
+        raise UsageError("delta.rule", rule=rule[:40], known=", ".join(RULES))
+    delta, notes = text_part(delta)
+    notes = [*notes, *check_delta(base, delta)]
+    extra = delta.llama.vocab - base.llama.vocab
+    fill: Fill = "mean" if rule == "mean" or (rule == "auto" and extra and delta.dtype == "F32") else "zero"
+    if extra:
+        rows = {"rows": delta.llama.vocab, "base": base.llama.vocab}
+        notes.append(Message("delta.found.mean_rows" if fill == "mean" else "weights.found.extra_rows", rows))
+    wide = fill == "mean" and delta.dtype == "F32"
     if base.dtype != delta.dtype:
         names = {"base": CONFIG_NAMES[base.dtype], "delta": CONFIG_NAMES[delta.dtype]}
-        notes.append(Message("weights.found.delta_dtype", names))
+        notes.append(Message("delta.found.float32" if wide else "weights.found.delta_dtype", names))
+    wider = {name: cast_tensor(base[name], "F32", name=name) if wide else base[name] for name in base}
+    tensors = {name: _sum(wider[name], delta[name], fill) for name in base}
     return replace(
         base,
         tensors=tensors,
-        shape=replace(base.shape, vocab=delta.shape.vocab),
+        shape=_shape(base.llama, delta.llama),
         files=base.files + delta.files,
         doing="weights.doing.add_delta",
-        delta_rows=delta.shape.vocab - base.shape.vocab,
-        notes=tuple(notes),
-        made_of=(*base.made_of, "+delta", *delta.made_of),
+        delta_rows=extra,
+        delta_fill=fill,
+        notes=(*base.notes, *delta.notes, *notes),
+        made_of=(*base.made_of, f"+delta {fill}", *delta.made_of),
         checks=base.checks + delta.checks,
     )
 
 
-def looks_like_delta(checkpoint: Checkpoint) -> bool:
-    """Tell whether these are differences and not weights that could run; reads the last norm only."""
-    return _mean_norm(checkpoint) < _DELTA_NORM
+def _shape(base: ModelShape, delta: ModelShape) -> ModelShape:
+    """Return the result's shape. The delta's settings were written for the finished model, so its positions hold."""
+    return replace(
+        base,
+        vocab=delta.vocab,
+        max_positions=delta.max_positions,
+        rope_theta=delta.rope_theta,
+        rope_scaling=delta.rope_scaling,
+    )
 
 
-def _mean_norm(checkpoint: Checkpoint) -> float:
-    return float(np.abs(_sample(checkpoint, FINAL_NORM)).mean())
+def _sum(base: Tensor, delta: Tensor, fill: Fill) -> Tensor:
+    """Return the sum of two matrices. New rows are added to zeros, not copied: -0.0 becomes +0.0, as in FastChat."""
+    left = extended(base, delta.length, fill=fill)
 
-
-def _sample(checkpoint: Checkpoint, name: str) -> NDArray[np.float32]:
-    """Return the first rows of a tensor: enough to tell what it is."""
-    tensor = checkpoint[name]
-    return to_float32(tensor.rows(0, min(tensor.length, _SAMPLE_ROWS)), tensor.dtype)
-
-
-def _check_sizes(base: Checkpoint, delta: Checkpoint) -> None:
-    for field, name in _SIZES:
-        ours, theirs = getattr(base.shape, field), getattr(delta.shape, field)
-        if ours != theirs:
-            raise WeightsError("weights.delta_other_size", what=name, base=ours, delta=theirs)
-    if delta.shape.vocab < base.shape.vocab:
-        raise WeightsError("weights.delta_fewer_rows", base=base.shape.vocab, delta=delta.shape.vocab)
-    for name in base:
-        if name not in delta:
-            raise WeightsError("weights.delta_lacks", name=name)
-        if base[name].shape[1:] != delta[name].shape[1:]:
-            raise WeightsError("weights.delta_lacks", name=name)
-        if base[name].length != delta[name].length and name not in (EMBED, HEAD):
-            raise WeightsError("weights.delta_lacks", name=name)
-    extra = next((name for name in delta if name not in base), None)
-    if extra is not None:
-        raise WeightsError("weights.delta_extra", name=extra)
-
-
-def _check_roles(base: Checkpoint, delta: Checkpoint) -> None:
-    """Refuse a delta that is a finished model, and a base that is a delta: both would run and talk nonsense."""
-    if base.files == delta.files:
-        raise WeightsError("weights.delta_is_base", folder=str(delta.folder))
-    if looks_like_delta(base) or _mean_norm(base) * 4 < _mean_norm(delta):
-        raise WeightsError("weights.base_is_delta", folder=str(base.folder))
-    if all(_nearer_to_base(base, delta, name) for name in (FINAL_NORM, EMBED, "model.layers.0.mlp.gate_proj.weight")):
-        raise WeightsError("weights.delta_is_model", folder=str(delta.folder))
-
-
-def _nearer_to_base(base: Checkpoint, delta: Checkpoint, name: str) -> bool:
-    """Tell whether these numbers are nearer to the base's than to zero: so is a relative of the base, no difference
-    is."""
-    ours, theirs = _sample(base, name), _sample(delta, name)
-    return float(np.abs(theirs - ours).sum()) < float(np.abs(theirs).sum())
-
-
-def _sum(base: Tensor, delta: Tensor) -> Tensor:
     def rows(start: int, stop: int) -> Array:
-        left = _rows_or_zeros(base, start, stop)
-        return add(left, delta.rows(start, stop), left_dtype=base.dtype, right_dtype=delta.dtype)
+        return add(left.rows(start, stop), delta.rows(start, stop), left_dtype=left.dtype, right_dtype=delta.dtype)
 
-    return Tensor(base.dtype, delta.shape, rows, base.unit)
-
-
-def _rows_or_zeros(tensor: Tensor, start: int, stop: int) -> Array:
-    """Return rows of a tensor; those after its end are zero. They are added, not copied: -0.0 becomes +0.0."""
-    if stop <= tensor.length:
-        return tensor.rows(start, stop)
-    known = tensor.rows(min(start, tensor.length), tensor.length)
-    zeros = np.zeros((stop - max(start, tensor.length), *tensor.shape[1:]), known.dtype)
-    return np.concatenate([known, zeros]) if len(known) else zeros
+    return Tensor(left.dtype, delta.shape, rows, left.unit)

@@ -5,7 +5,9 @@ is read is an error message and not a dead process (SIGBUS).
 """
 
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,8 @@ from numpy.typing import NDArray
 
 from backend.errors import WeightsError
 
-JSON_LIMIT = 16_000_000  # bytes; the largest real index (405B) is under 0.2 MB, a Llama-3 tokenizer.json is 9 to 17 MB
+JSON_LIMIT = 4_000_000  # bytes; the largest real index (405B) is under 0.2 MB
+_BRACKET_LIMIT = 1_000_000  # lists and objects in one JSON text; a Llama-3 tokenizer.json has 280,000
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _POINTER_SIZE = re.compile(rb"^size (\d{1,18})$", re.MULTILINE)
 
@@ -33,15 +36,13 @@ def source_file(path: Path) -> SourceFile:
     """Return a file with its size after making sure that it holds weights and not something else under that name.
 
     Raises:
-        WeightsError: missing, empty, a git-lfs pointer, a web page, or an error message of a server.
+        WeightsError: missing, not a file, not readable, empty, a git-lfs pointer, a web page, or an error message of a
+            server.
     """
-    if not path.is_file():
-        raise WeightsError("weights.file_missing", file=path.name, folder=str(path.parent))
-    size = path.stat().st_size
+    size = _size(path)
     if size == 0:
         raise WeightsError("weights.file_empty", file=path.name)
-    with path.open("rb") as file:
-        start = file.read(400)
+    start = read_start(path, 400)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs"):
         found = _POINTER_SIZE.search(start)
@@ -55,6 +56,53 @@ def source_file(path: Path) -> SourceFile:
     ):
         raise WeightsError("weights.file_is_reply", file=path.name, what=start[:120].decode("utf-8", "replace"))
     return SourceFile(path, size)
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is a file of that name.
+
+    Raises:
+        WeightsError: there is something else of that name: a folder, a pipe, a link to nowhere.
+    """
+    try:
+        if path.is_file():
+            return True
+        if not os.path.lexists(path):
+            return False
+    except OSError as problem:
+        raise WeightsError("weights.cannot_read", file=path.name[:120], what=_reason(problem)) from problem
+    return _size(path) >= 0
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a plain file. Anything else is never opened: opening a pipe waits for ever."""
+    try:
+        found = path.stat()
+    except FileNotFoundError as problem:
+        raise WeightsError("weights.file_missing", file=path.name, folder=str(path.parent)) from problem
+    except (OSError, ValueError) as problem:
+        raise WeightsError("weights.cannot_read", file=path.name, what=_reason(problem)) from problem
+    if not stat.S_ISREG(found.st_mode):
+        key = "files.is_folder" if stat.S_ISDIR(found.st_mode) else "files.is_special"
+        raise WeightsError(key, file=path.name, folder=str(path.parent))
+    return found.st_size
+
+
+def _reason(problem: Exception) -> str:
+    return (isinstance(problem, OSError) and problem.strerror) or str(problem)[:200]
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file: ``count``, or fewer where it is shorter.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as problem:
+        raise WeightsError("weights.cannot_read", file=path.name, what=_reason(problem)) from problem
 
 
 def read_at(path: Path, offset: int, count: int) -> NDArray[np.uint8]:
@@ -87,11 +135,14 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     size = source_file(path).bytes
     if size > limit:
         raise WeightsError("weights.json_too_large", file=path.name, bytes=size, limit=limit)
-    return parse_json(path.read_bytes(), path.name)
+    return parse_json(read_start(path, size), path.name)
 
 
 def parse_json(data: bytes, name: str) -> dict[str, Any]:
     """Return the object in some JSON text; ``name`` is the file to blame. Raises as ``read_json`` does."""
+    # Two bytes of text, [], take 64 in memory.
+    if data.count(b"[") + data.count(b"{") > _BRACKET_LIMIT:
+        raise WeightsError("files.json_crowded", file=name, limit=_BRACKET_LIMIT)
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
         if b"\\u" in data:  # an escape can be half a character, which nothing can be called: neither file nor message
@@ -131,7 +182,10 @@ def inside(folder: Path, name: str) -> Path:
         WeightsError: a link leads somewhere else.
     """
     path = folder / name
-    real, home = path.resolve(), folder.resolve()
+    try:
+        real, home = path.resolve(), folder.resolve()
+    except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, names too long
+        raise WeightsError("weights.cannot_read", file=name[:120], what=_reason(problem)) from problem
     # A hub cache keeps snapshots/<revision>/<file> as links to ../../blobs/<hash>.
     homes = (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
     if not any(real.is_relative_to(place) for place in homes):

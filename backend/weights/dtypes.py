@@ -51,7 +51,9 @@ def all_finite(array: Array, dtype: str) -> bool:
 
 
 def to_float32(array: Array, dtype: str) -> NDArray[np.float32]:
-    """Return the numbers as float32 (exact for F16, BF16 and F32). For small arrays: numpy converts F16 slowly."""
+    """Return the numbers as float32; exact for F16, BF16 and F32, which may come back as it is."""
     if dtype == "BF16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32)
+        wide = array.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    return array.astype(np.float32, copy=False)

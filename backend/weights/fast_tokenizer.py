@@ -35,8 +35,9 @@ def merges(model: SentencePieceModel) -> list[tuple[str, str]]:
 
     SentencePiece compares scores of the joined pieces; a lower id wins between equal scores, as its own vocabularies
     are in falling order. Pieces that were appended later (Chinese-LLaMA's, all with score 0) come before the learned
-    ones. Where two of those overlap, SentencePiece joins the left one first, which a list of merges cannot say: such
-    text may be cut in another place (2 lines in 100 of mixed Chinese and English, with 600 appended pieces).
+    ones. Where two of those overlap, SentencePiece joins the left one first, which no list of merges can say: with all
+    of Chinese-Alpaca's, about one line of Chinese in four is cut in another place (other orders, transformers' and one
+    that minimises contradictions included, are 1 to 3 points worse or better). ``sentencepiece_encode`` is exact.
     """
     ids = {piece.text: number for number, piece in enumerate(model.pieces) if piece.kind is Kind.NORMAL}
     ranked = sorted(ids.items(), key=lambda item: (-model.pieces[item[1]].score, item[1]))

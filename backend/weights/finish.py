@@ -2,22 +2,23 @@
 and the chat template, all consistent with each other. Knows nothing about how the weights were made.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.text import Message
+from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.dtypes import CONFIG_NAMES
-from backend.weights.partial import replace_file, writing
-from backend.weights.shape import CONFIG
+from backend.weights.finish_as_is import GENERATION, KEPT, finish_as_is
+from backend.weights.partial import writing
+from backend.weights.shape import CONFIG, ModelShape
 from backend.weights.templates import Template, detect_template, find_template
-from backend.weights.tokenizer import Vocabulary, find_vocabulary, kept_template, write_tokenizer
+from backend.weights.tokenizer import Vocabulary, find_vocabulary, kept_template, write_json, write_tokenizer
 
-GENERATION = "generation_config.json"
-KEPT = "kept"  # the name of a template that came with the tokenizer
+# Position scalings that follow from max_position_embeddings: another number there would be another model.
+_BOUND_ROPES = ("dynamic", "yarn", "longrope")
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,27 @@ def finish_folder(
         UsageError: an unknown template.
         MachineError: the folder cannot be written.
     """
+    longest = context or checkpoint.shape.max_positions
+    if isinstance(checkpoint.shape, AsIs):
+        return _finish_as_is(checkpoint, checkpoint.shape, out, sources=sources, template=template, context=longest)
     vocabulary = find_vocabulary(sources, checkpoint.shape.vocab)
     chosen, why = _template(vocabulary, checkpoint, template, has_delta=has_delta)
-    longest = context or checkpoint.shape.max_positions
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_tokenizer(vocabulary, out, template=chosen, context=longest)
-        _write(out / CONFIG, config(checkpoint, vocabulary, chosen, context=longest))
-        _write(out / GENERATION, generation_config(vocabulary, chosen))
+        write_json(out / CONFIG, config(checkpoint, vocabulary, chosen, context=longest))
+        write_json(out / GENERATION, generation_config(vocabulary, chosen))
     return Finished(chosen, longest, (*vocabulary.notes, why))
+
+
+def _finish_as_is(
+    checkpoint: Checkpoint, shape: AsIs, out: Path, *, sources: Sequence[Path], template: str | None, context: int
+) -> Finished:
+    dtype = CONFIG_NAMES[checkpoint.dtype]
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        chosen, notes = finish_as_is(shape, out, dtype=dtype, sources=sources, template=template, context=context)
+    return Finished(chosen, context, notes)
 
 
 def _template(
@@ -68,8 +81,12 @@ def _template(
     if kept is not None:
         return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": vocabulary.place.name})
     tokens = {token.text for token in vocabulary.added}
-    delta_rows = checkpoint.delta_rows if has_delta else None
-    detected = detect_template(rows=checkpoint.shape.vocab, tokens=tokens, delta_rows=delta_rows)
+    detected = detect_template(
+        rows=checkpoint.shape.vocab,
+        tokens=tokens,
+        delta_rows=checkpoint.delta_rows if has_delta else None,
+        delta_fill=checkpoint.delta_fill,
+    )
     return detected, Message(
         "weights.found.template_detected", {"template": detected.name, "rows": checkpoint.shape.vocab}
     )
@@ -83,8 +100,9 @@ def stop_ids(vocabulary: Vocabulary, template: Template) -> list[int]:
 
 def config(checkpoint: Checkpoint, vocabulary: Vocabulary, template: Template, *, context: int) -> dict[str, Any]:
     """Return config.json with the keys of transformers 4.4x, which 5 and older ones read too."""
-    shape, stops = checkpoint.shape, stop_ids(vocabulary, template)
+    shape, stops = checkpoint.llama, stop_ids(vocabulary, template)
     return {
+        **_positions(shape, context),
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": shape.hidden,
@@ -94,7 +112,6 @@ def config(checkpoint: Checkpoint, vocabulary: Vocabulary, template: Template, *
         "num_key_value_heads": shape.kv_heads,
         "head_dim": shape.head_dim,
         "vocab_size": shape.vocab,
-        "max_position_embeddings": context,
         "rms_norm_eps": shape.norm_eps,
         "rope_theta": shape.rope_theta,
         "rope_scaling": dict(shape.rope_scaling) if shape.rope_scaling else None,
@@ -113,6 +130,16 @@ def config(checkpoint: Checkpoint, vocabulary: Vocabulary, template: Template, *
     }
 
 
+def _positions(shape: ModelShape, context: int) -> dict[str, int]:
+    """Return the keys for the context. Linear scaling multiplies positions by itself: ``max_sequence_length`` tells a
+    reader that the number is the stretched one already."""
+    kind = (shape.rope_scaling or {}).get("rope_type", (shape.rope_scaling or {}).get("type"))
+    if kind in _BOUND_ROPES:
+        return {"max_position_embeddings": shape.max_positions}
+    stretched = {"max_sequence_length": context} if kind == "linear" else {}
+    return {"max_position_embeddings": context, **stretched}
+
+
 def generation_config(vocabulary: Vocabulary, template: Template) -> dict[str, Any]:
     """Return generation_config.json: only the ids. How to sample is for whoever asks to say."""
     stops = stop_ids(vocabulary, template)
@@ -121,7 +148,3 @@ def generation_config(vocabulary: Vocabulary, template: Template) -> dict[str, A
         "eos_token_id": stops[0] if len(stops) == 1 else stops,
         "pad_token_id": vocabulary.pad.id,
     }
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    replace_file(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())

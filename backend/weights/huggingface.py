@@ -3,17 +3,20 @@
 Knows nothing about Meta's layout or about what is done with the tensors.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import WeightsError
-from backend.text import Message
+from backend.text import Message, Value
+from backend.weights.as_is import as_is
 from backend.weights.checkpoint import Checkpoint, Tensor
-from backend.weights.disk import SourceFile, inside, plain_name, read_json, source_file
+from backend.weights.disk import SourceFile, inside, is_there, plain_name, read_json, source_file
 from backend.weights.dtypes import CONFIG_NAMES, FLOATS
 from backend.weights.safetensors_file import read_safetensors
-from backend.weights.shape import CONFIG, EMBED, HEAD, ModelShape, shape_from_config
+from backend.weights.shape import CONFIG, EMBED, HEAD, ModelShape, Shape, shape_from_config
 from backend.weights.torch_file import read_torch_file
 from backend.weights.torch_zip import Record
 
@@ -23,6 +26,10 @@ _LAYOUTS = (
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
+_CLASS = "LlamaForCausalLM"
+_NUMBERED = re.compile(r"(?P<stem>.*-)(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<suffix>\.[a-z]+)")
+_MOST_PARTS = 1000  # 405B in 5 GB parts has 191
+_SAMPLE_ROWS = 256
 _COMPUTED = ("rotary_emb.inv_freq",)  # buffers that old versions saved; every version computes them anew
 
 
@@ -39,48 +46,118 @@ def has_weights(folder: Path) -> bool:
 def open_huggingface(folder: Path) -> Checkpoint:
     """Open a folder with config.json and weights.
 
+    A Llama model is checked tensor by tensor against config.json; one of another kind is taken as it is.
+
     Raises:
-        WeightsError: no weights, a file missing, surplus or damaged, tensors that do not fit config.json, not a Llama.
+        WeightsError: no weights, a file missing or damaged, tensors that do not fit config.json.
     """
     config = read_json(folder / CONFIG)
     files, index, notes = _files(folder)
     tensors, records = _read(files, index)
-    if EMBED not in tensors:
-        raise WeightsError("weights.not_llama", kind=str(config.get("model_type"))[:60])
-    shape = shape_from_config(config, vocab=tensors[EMBED].length)
-    ordered = _in_order(tensors, shape)
-    first = Message("weights.found.huggingface", {"files": len(files), "dtype": CONFIG_NAMES[ordered[EMBED].dtype]})
-    return Checkpoint(
+    shape: Shape
+    if config.get("model_type", "llama") == "llama":
+        shape, ordered, more = _llama(config, tensors)
+    else:
+        shape, ordered, more = as_is(config, tensors)
+    checkpoint = Checkpoint(
         kind="huggingface",
         folder=folder,
         tensors=ordered,
         shape=shape,
         files=files,
-        notes=(first, *notes, *_config_notes(config, shape)),
         made_of=tuple(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files),
         checks=tuple(record.finish for record in records),
     )
+    values: dict[str, Value] = {"folder": folder.name, "files": len(files), "dtype": CONFIG_NAMES[checkpoint.dtype]}
+    first = Message("weights.found.huggingface", values)
+    return replace(checkpoint, notes=(first, *notes, *more, *_config_notes(config, shape)))
+
+
+def _llama(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[ModelShape, dict[str, Tensor], list[Message]]:
+    """Return a Llama model's shape, its tensors in its own order, and what is worth saying."""
+    if EMBED not in tensors:
+        raise WeightsError("weights.not_llama", kind=str(config.get("model_type"))[:60])
+    shape, notes = shape_from_config(config, vocab=tensors[EMBED].length), []
+    if shape.tie and HEAD in tensors and _differ(tensors[EMBED], tensors[HEAD]):
+        shape = replace(shape, tie=False)
+        notes.append(Message("finish.found.head_not_tied"))
+    return shape, _in_order(tensors, shape), notes
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are not the same, by their first and last rows."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return True
+    count = min(one.length, _SAMPLE_ROWS)
+    parts = ((0, count), (one.length - count, one.length))
+    return any(one.rows(*part).tobytes() != other.rows(*part).tobytes() for part in parts)
 
 
 def _files(folder: Path) -> tuple[tuple[SourceFile, ...], Mapping[str, str] | None, list[Message]]:
     """Return the weight files, the index's name -> file (None for a single file), and what is worth saying."""
     notes: list[Message] = []
-    found = [(index, single) for index, single in _LAYOUTS if (folder / index).is_file() or (folder / single).is_file()]
+    found = [names for names in _LAYOUTS if any(is_there(folder / name) for name in names)]
     if not found:
         raise _no_weights(folder)
+    index_name, single = next((layout for layout in found if _is_complete(folder, layout[0])), found[0])
     if len(found) > 1:
-        notes.append(Message("weights.found.both_kinds"))
-    index_name, single = found[0]
+        first = (index_name, single) == found[0]
+        notes.append(Message("weights.found.both_kinds" if first else "finish.found.bin_used"))
     if not (folder / index_name).is_file():
+        notes.extend(_surplus(folder, {single}, Path(single).suffix))
         return (source_file(inside(folder, single)),), None, notes
-    table = read_json(folder / index_name).get("weight_map")
-    if not isinstance(table, dict) or not table or not all(isinstance(value, str) for value in table.values()):
-        raise WeightsError("weights.index_bad", file=index_name)
-    names = sorted({plain_name(name, _SUFFIXES, index_name) for name in table.values()})
-    missing = [name for name in names if not (folder / name).is_file()]
+    table = _index(folder, index_name)
+    names = sorted(set(table.values()))
+    missing = [name for name in names if not is_there(folder / name)]
     if missing:
         raise WeightsError("weights.shard_missing", file=missing[0], index=index_name, count=len(missing))
+    _check_numbering(folder, names, index_name)
+    notes.extend(_surplus(folder, set(names), Path(single).suffix))
     return tuple(source_file(inside(folder, name)) for name in names), table, notes
+
+
+def _index(folder: Path, index: str) -> Mapping[str, str]:
+    """Return tensor name -> file name."""
+    table = read_json(folder / index).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(value, str) for value in table.values()):
+        raise WeightsError("weights.index_bad", file=index)
+    return {tensor: plain_name(name, _SUFFIXES, index) for tensor, name in table.items()}
+
+
+def _is_complete(folder: Path, index: str) -> bool:
+    """Tell whether one kind of weights is all there: often only the index of the other was downloaded along."""
+    if not (folder / index).is_file():
+        return True
+    return all((folder / name).is_file() for name in _index(folder, index).values())
+
+
+def _check_numbering(folder: Path, names: list[str], index: str) -> None:
+    """Make sure that files called "3 of 7" are parts of one set, and that none of the seven is neither listed nor here.
+
+    Listed is what matters; a part that is here and not listed is noted as surplus (transformers 4.28 could write an
+    empty first one).
+    """
+    numbered = [(name, found) for name in names if (found := _NUMBERED.fullmatch(name))]
+    if not numbered:
+        return
+    first, parts = numbered[0]
+    for name, found in numbered:
+        if (found["stem"], found["count"]) != (parts["stem"], parts["count"]):
+            raise WeightsError("finish.mixed_parts", file=name, other=first, index=index)
+    for number in range(1, min(int(parts["count"]), _MOST_PARTS) + 1):
+        name = f"{parts['stem']}{number:05d}-of-{parts['count']}{parts['suffix']}"
+        if name not in names and not (folder / name).is_file():
+            raise WeightsError("finish.part_unlisted", file=name, index=index, count=int(parts["count"]))
+
+
+def _surplus(folder: Path, used: set[str], suffix: str) -> Iterator[Message]:
+    """Name the weight files that nothing refers to: left over from another upload, as a rule."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix == suffix and path.name not in used)
+    surplus = [name for name in names if name.startswith(("model", "pytorch_model"))]
+    if surplus:
+        yield Message("finish.found.surplus", {"file": surplus[0], "count": len(surplus)})
 
 
 def _no_weights(folder: Path) -> WeightsError:
@@ -145,13 +222,13 @@ def _in_order(tensors: Mapping[str, Tensor], shape: ModelShape) -> dict[str, Ten
     return ordered
 
 
-def _config_notes(config: Mapping[str, Any], shape: ModelShape) -> list[Message]:
+def _config_notes(config: Mapping[str, Any], shape: Shape) -> list[Message]:
     """Name the mistakes of early uploads that the finished folder will not have."""
     notes: list[Message] = []
     classes = config.get("architectures")
-    if isinstance(classes, list) and classes and classes[0] != "LlamaForCausalLM":
+    if isinstance(shape, ModelShape) and isinstance(classes, list) and classes and classes[0] != _CLASS:
         notes.append(Message("weights.found.old_class", {"name": str(classes[0])[:60]}))
-    stated = config.get("vocab_size")
+    stated = config.get("vocab_size", shape.vocab)
     if stated != shape.vocab:
         notes.append(Message("weights.found.vocab_size", {"stated": str(stated)[:20], "rows": shape.vocab}))
     return notes

@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.errors import WeightsError
 from backend.weights.checkpoint import Tensor
-from backend.weights.dtypes import Array
+from backend.weights.dtypes import NUMPY, Array
 
 
 def join_rows(parts: Sequence[Tensor]) -> Tensor:
@@ -41,12 +41,15 @@ def join_columns(parts: Sequence[Tensor]) -> Tensor:
     """Return the parts side by side: a slab of rows needs the same rows of every part."""
     if len(parts) == 1:
         return parts[0]
-    columns = sum(part.shape[1] for part in parts)
+    ends = list(accumulate(part.shape[1] for part in parts))
 
     def rows(start: int, stop: int) -> Array:
-        return np.concatenate([part.rows(start, stop) for part in parts], axis=1)
+        joined = np.empty((stop - start, ends[-1]), NUMPY[parts[0].dtype])
+        for part, end in zip(parts, ends, strict=True):
+            joined[:, end - part.shape[1] : end] = part.rows(start, stop)
+        return joined
 
-    return Tensor(parts[0].dtype, (parts[0].length, columns), rows)
+    return Tensor(parts[0].dtype, (parts[0].length, ends[-1]), rows)
 
 
 def same_in_all(parts: Sequence[Tensor], name: str) -> Tensor:
@@ -66,6 +69,29 @@ def same_in_all(parts: Sequence[Tensor], name: str) -> Tensor:
         return first
 
     return Tensor(parts[0].dtype, parts[0].shape, rows)
+
+
+def without_copies(tensor: Tensor, *, head_dim: int, copies: int, name: str) -> Tensor:
+    """Return key or value heads without the copies behind each, after comparing them with it while they are read.
+
+    Where there are more shards than key heads, as in Llama 3.1 405B in 16 parts, every shard has a head of its own only
+    because each is stored several times in a row.
+
+    Raises:
+        WeightsError: when read, if the copies differ.
+    """
+
+    def rows(start: int, stop: int) -> Array:
+        first, last = start // head_dim, math.ceil(stop / head_dim)  # whole heads around what is asked for
+        stored = tensor.rows(first * copies * head_dim, last * copies * head_dim)
+        rest = stored.shape[1:]
+        heads = stored.reshape(last - first, copies, head_dim, *rest)
+        for copy in range(1, copies):
+            if heads[:, copy].tobytes() != heads[:, 0].tobytes():
+                raise WeightsError("meta.copies_differ", name=name, copies=copies)
+        return heads[:, 0].reshape(-1, *rest)[start - first * head_dim : stop - first * head_dim]
+
+    return Tensor(tensor.dtype, (tensor.length // copies, *tensor.shape[1:]), rows, head_dim)
 
 
 def halves_from_pairs(tensor: Tensor, head_dim: int) -> Tensor:

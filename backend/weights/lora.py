@@ -1,21 +1,23 @@
-"""Folding a LoRA adapter into a checkpoint, lazily: whole tensors replaced first, then low-rank products added.
+"""Folding a LoRA adapter into a checkpoint, lazily: whole tensors and rows replaced first, then products added.
 
 Each call rounds once to the checkpoint's number format, so several adapters are folded in the order of the calls, as
 merge_and_unload and Chinese-LLaMA-Alpaca's scripts do. Knows nothing about files or output.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights import arithmetic
 from backend.weights.adapter import Adapter, LowRank, open_adapter
+from backend.weights.adapter_config import FILE as SETTINGS
 from backend.weights.cast import cast_tensor
 from backend.weights.checkpoint import Checkpoint, Tensor
 from backend.weights.dtypes import Array
+from backend.weights.lora_fit import check_lora
+from backend.weights.partial import hash_file
 from backend.weights.shape import EMBED, HEAD
 
 # A product of a few rows takes another path through the matrix library and rounds differently, one of 16 rows or more
@@ -33,84 +35,108 @@ def add_lora(checkpoint: Checkpoint, adapter_folder: Path, *, scale: float | Non
         WeightsError: the adapter is for another model, or cannot be folded exactly.
     """
     adapter = open_adapter(adapter_folder)
-    rows = _vocabulary(checkpoint, adapter)
+    rows, warnings = check_lora(checkpoint, adapter)
     strength = 1.0 if scale is None else scale
+    before = checkpoint.llama
     tensors = {name: _folded(name, checkpoint[name], adapter, strength) for name in checkpoint}
-    notes = [*checkpoint.notes, *adapter.notes]
-    if rows > checkpoint.shape.vocab:
-        notes.append(Message("weights.found.vocabulary_grows", {"before": checkpoint.shape.vocab, "after": rows}))
-    if strength != 1.0 and adapter.whole:
-        notes.append(Message("weights.found.whole_not_scaled", {"count": len(adapter.whole), "scale": strength}))
+    notes = [*checkpoint.notes, *adapter.notes, *warnings]
+    untied = before.tie and HEAD in adapter.whole
+    if untied:  # trained apart, so they stay apart
+        tensors[HEAD] = cast_tensor(adapter.whole[HEAD], checkpoint[EMBED].dtype, name=HEAD)
+        notes.append(Message("lora.found.untied"))
+    if rows > before.vocab:
+        notes.append(Message("weights.found.vocabulary_grows", {"before": before.vocab, "after": rows}))
+    unscaled = len(adapter.whole) + len(adapter.tokens)
+    if strength != 1.0 and unscaled:
+        notes.append(Message("weights.found.whole_not_scaled", {"count": unscaled, "scale": strength}))
     return replace(
         checkpoint,
         tensors=tensors,
-        shape=replace(checkpoint.shape, vocab=rows),
-        files=checkpoint.files + adapter.files,
+        shape=replace(before, vocab=rows, tie=before.tie and not untied),
+        files=(*checkpoint.files, adapter.file),
         doing="weights.doing.add_lora",
         notes=tuple(notes),
-        made_of=(*checkpoint.made_of, f"+lora*{strength}", *_identity(adapter)),
+        made_of=(*checkpoint.made_of, f"+lora*{strength}", _identity(adapter)),
         checks=(*checkpoint.checks, *(record.finish for record in adapter.records)),
     )
 
 
-def _identity(adapter: Adapter) -> tuple[str, ...]:
-    return tuple(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in adapter.files)
-
-
-def _vocabulary(checkpoint: Checkpoint, adapter: Adapter) -> int:
-    """Return the vocabulary rows of the result, after checking that every tensor of the adapter has its place."""
-    for name in (*adapter.pairs, *adapter.whole):
-        if name not in checkpoint:
-            raise WeightsError("weights.adapter_no_place", name=name, base=adapter.base)
-    for name, pair in adapter.pairs.items():
-        _check_fit(name, (pair.up.length, pair.down.shape[1]), _shape_after(name, checkpoint, adapter.whole))
-        if name == EMBED:
-            raise WeightsError("weights.adapter_key", file=adapter.files[0].path.name, name=name)
-    for name, tensor in adapter.whole.items():
-        wanted = checkpoint[name].shape
-        if name in (EMBED, HEAD):
-            _check_fit(name, tensor.shape[1:], wanted[1:])
-            if tensor.length < wanted[0]:
-                raise WeightsError("weights.adapter_fewer_rows", name=name, rows=tensor.length, base=wanted[0])
-        else:
-            _check_fit(name, tensor.shape, wanted)
-    embed, head = (_shape_after(name, checkpoint, adapter.whole) for name in (EMBED, HEAD))
-    if head is not None and embed is not None and head[0] != embed[0]:
-        raise WeightsError("weights.adapter_one_sided", embed=embed[0], head=head[0])
-    return embed[0] if embed else checkpoint.shape.vocab
-
-
-def _shape_after(name: str, checkpoint: Checkpoint, whole: Mapping[str, Tensor]) -> tuple[int, ...] | None:
-    tensor = whole.get(name) or checkpoint.tensors.get(name)
-    return tensor.shape if tensor else None
-
-
-def _check_fit(name: str, found: tuple[int, ...], wanted: tuple[int, ...] | None) -> None:
-    if found != wanted:
-        raise WeightsError(
-            "weights.adapter_other_size", name=name, found=str(list(found)), expected=str(list(wanted or ()))
-        )
+def _identity(adapter: Adapter) -> str:
+    """Name the adapter's numbers and its settings: with another alpha it makes another model."""
+    file = adapter.file
+    return f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}:{hash_file(adapter.folder / SETTINGS)}"
 
 
 def _folded(name: str, tensor: Tensor, adapter: Adapter, strength: float) -> Tensor:
     if name in adapter.whole:
-        tensor = cast_tensor(adapter.whole[name], tensor.dtype)
-    return _add(tensor, adapter.pairs[name], strength) if name in adapter.pairs else tensor
+        tensor = cast_tensor(adapter.whole[name], tensor.dtype, name=name)
+    if name in adapter.tokens:
+        rows, values = adapter.tokens[name]
+        return _with_rows(tensor, rows, cast_tensor(values, tensor.dtype, name=name))
+    if name in adapter.pairs:
+        return _add(tensor, adapter.pairs[name], strength)
+    return _add_turned(tensor, adapter.embeds[name], strength) if name in adapter.embeds else tensor
 
 
 def _add(base: Tensor, pair: LowRank, strength: float) -> Tensor:
     def rows(start: int, stop: int) -> Array:
         first, last = _blocks(start, stop, base.length)
-        summed = arithmetic.add_low_rank(
+        parts = base.rows(first, last), pair.up.rows(first, last)
+        down = pair.down.array()  # read again for each slab: a few MB, and nothing stays in memory
+        dtypes = base.dtype, pair.up.dtype, pair.down.dtype
+        scale = pair.scale * strength
+        if pair.magnitude is None:
+            summed = arithmetic.add_low_rank(*parts, down, scale=scale, dtypes=dtypes)
+        else:
+            summed = arithmetic.add_directed(
+                *parts,
+                down,
+                lengths=pair.magnitude.rows(first, last),
+                scale=scale,
+                dtypes=(*dtypes, pair.magnitude.dtype),
+            )
+        return summed[start - first : stop - first]
+
+    return Tensor(base.dtype, base.shape, rows, math.lcm(base.unit, _BLOCK))
+
+
+def _add_turned(base: Tensor, pair: LowRank, strength: float) -> Tensor:
+    """Add a product that lies the other way round: its columns are the table's rows."""
+
+    def rows(start: int, stop: int) -> Array:
+        first, last = _blocks(start, stop, base.length)
+        summed = arithmetic.add_low_rank_turned(
             base.rows(first, last),
-            pair.up.rows(first, last),
-            pair.down.array(),  # read again for each slab: a few MB, and nothing stays in memory
+            pair.up.array(),
+            pair.down.array()[:, first:last],
             scale=pair.scale * strength,
             dtypes=(base.dtype, pair.up.dtype, pair.down.dtype),
         )
         return summed[start - first : stop - first]
 
     return Tensor(base.dtype, base.shape, rows, math.lcm(base.unit, _BLOCK))
+
+
+def _with_rows(base: Tensor, places: Sequence[int], values: Tensor) -> Tensor:
+    """Put the rows of ``values`` in the given places of a table; neighbours are read together."""
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    runs: list[tuple[int, int, int]] = []  # (place, row of values, count)
+    for index in order:
+        place, row, count = runs[-1] if runs else (-1, -1, 0)
+        if count and (places[index], index) == (place + count, row + count):
+            runs[-1] = (place, row, count + 1)
+        else:
+            runs.append((places[index], index, 1))
+
+    def rows(start: int, stop: int) -> Array:
+        found = base.rows(start, stop)
+        for place, row, count in runs:
+            first, last = max(place, start), min(place + count, stop)
+            if first < last:
+                found[first - start : last - start] = values.rows(row + first - place, row + last - place)
+        return found
+
+    return Tensor(base.dtype, base.shape, rows, base.unit)
 
 
 def _blocks(start: int, stop: int, length: int) -> tuple[int, int]:

@@ -1,121 +1,130 @@
-"""Meta's raw layout (LLaMA 1, Llama 2, Llama 3.x): any number of ``consolidated.NN.pth`` shards and a params.json, read
-as a checkpoint with Hugging Face names and head order.
+"""Meta's raw layout (LLaMA 1, Llama 2, Code Llama, Llama 3.x): any number of ``consolidated.NN.pth`` shards and a
+params.json, read as a checkpoint with Hugging Face names and head order.
 
-Source of names, axes and formulas: meta-llama/llama, llama3 and llama-models (``model.py``, ``generation.py``).
-Knows nothing about Hugging Face files.
+Source of axes: meta-llama/llama, llama3 and llama-models (``model.py``, ``generation.py``). Knows nothing about Hugging
+Face files.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import WeightsError
-from backend.text import Message
-from backend.weights.checkpoint import Checkpoint, Tensor
-from backend.weights.disk import SourceFile, integer, read_json, source_file
+from backend.text import Message, Value
+from backend.weights.checkpoint import SLAB_BYTES, Checkpoint, Tensor
+from backend.weights.disk import SourceFile
 from backend.weights.dtypes import CONFIG_NAMES, FLOATS
-from backend.weights.join import halves_from_pairs, join_columns, join_rows, same_in_all
-from backend.weights.shape import PARAMS, ModelShape, ffn_from_params, shape_from_params, unwrap_params
+from backend.weights.join import halves_from_pairs, join_columns, join_rows, same_in_all, without_copies
+from backend.weights.meta_files import CHECKLIST, cut_short, read_checklist, shard_files
+from backend.weights.meta_names import EMBED, OUTPUT, ROPE, hf_name
+from backend.weights.meta_params import (
+    ffn_from_params,
+    heads_from_params,
+    layers_from_params,
+    norm_eps_from_params,
+    read_params,
+    rope_from_params,
+    shape_from_params,
+    size_from_params,
+)
+from backend.weights.meta_releases import Release, find_size, recognise
+from backend.weights.shape import EMBED as HF_EMBED
+from backend.weights.shape import HEAD, ModelShape
 from backend.weights.torch_file import read_torch_file
 from backend.weights.torch_zip import Record
 
-_SHARD = re.compile(r"consolidated\.(\d\d)\.pth")
-_LAYER = re.compile(r"layers\.(\d{1,4})\.(.+)")
-_EMBED, _OUTPUT, _ROPE = "tok_embeddings.weight", "output.weight", "rope.freqs"
-
-_TOP: Mapping[str, str] = {
-    _EMBED: "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    _OUTPUT: "lm_head.weight",
-}
-_IN_LAYER: Mapping[str, str] = {
-    "attention.wq.weight": "self_attn.q_proj.weight",
-    "attention.wk.weight": "self_attn.k_proj.weight",
-    "attention.wv.weight": "self_attn.v_proj.weight",
-    "attention.wo.weight": "self_attn.o_proj.weight",
-    "feed_forward.w1.weight": "mlp.gate_proj.weight",
-    "feed_forward.w2.weight": "mlp.down_proj.weight",
-    "feed_forward.w3.weight": "mlp.up_proj.weight",
-    "attention_norm.weight": "input_layernorm.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-}
+_GATE, _KEYS = "layers.0.feed_forward.w1.weight", "layers.0.attention.wk.weight"
 _CUT_ALONG_COLUMNS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 _HEADS_REORDERED = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
+_KEY_HEADS = ("self_attn.k_proj.weight", "self_attn.v_proj.weight")
+_FIRST_ROWS = 64  # of embeddings and head: trained apart, no two of them stay equal
 
-
-def is_meta(folder: Path) -> bool:
-    """Tell whether a folder is laid out as Meta's."""
-    return (folder / PARAMS).is_file() or any(_SHARD.fullmatch(path.name) for path in folder.glob("*.pth"))
+# Parts of tensor names that plain text weights never have, and the error that says what they mean.
+_FOREIGN: Mapping[str, str] = {
+    "vision_model.": "meta.is_vision",
+    "text_model.": "meta.is_vision",
+    "lora": "meta.is_lora",
+    "adaptor": "meta.is_lora",
+    ".scales": "meta.is_quantised",
+    ".zeros": "meta.is_quantised",
+    ".qweight": "meta.is_quantised",
+    ".experts.": "meta.is_mixture",
+}
 
 
 def open_meta(folder: Path) -> Checkpoint:
     """Open a folder with params.json and consolidated.NN.pth shards.
 
     Raises:
-        WeightsError: a shard is missing, surplus, truncated or of another model; params.json does not fit the tensors.
+        WeightsError: a shard is missing, surplus, cut short or of another model; params.json does not fit the tensors;
+            it is no text model in full precision.
     """
-    params = unwrap_params(read_json(folder / PARAMS))
-    files = _shards(folder)
-    shards, records = _read_shards(files)
-    ffn, vocab = _rows(shards, "layers.0.feed_forward.w1.weight"), _vocabulary(shards, params)
-    dtype = shards[0][_EMBED].dtype
-    if dtype not in FLOATS:
-        raise WeightsError("weights.dtype_unknown", name=_EMBED, dtype=dtype)
-    shape = shape_from_params(params, ffn=ffn, vocab=vocab, dtype=dtype)
-    notes = [Message("weights.found.meta", {"shards": len(files), "dtype": CONFIG_NAMES[dtype]})]
-    formula = ffn_from_params(params)
-    if formula != ffn:
-        notes.append(Message("weights.found.ffn_differs", {"formula": formula, "rows": ffn}))
+    params = read_params(folder)
+    files = shard_files(folder)
+    shards, records = _read_shards(files, params)
+    vocab = _vocabulary(shards, params)
+    release = _release(folder, params, shards, vocab=vocab)
+    shape = shape_from_params(params, ffn=_rows(shards, _GATE), vocab=vocab, release=release)
+    tensors = _tensors(shards, shape)
+    shape, tied = _tie(tensors, shape, expected=release.is_tied)
+    if shape.tie:
+        del tensors[HEAD]
+    values: dict[str, Value] = {"folder": folder.name, "shards": len(files), "dtype": CONFIG_NAMES[shards[0][EMBED].dtype]}
+    first = Message("weights.found.meta", values)
     return Checkpoint(
         kind="meta",
         folder=folder,
-        tensors=_tensors(shards, shape),
+        tensors=tensors,
         shape=shape,
         files=files,
         doing="weights.doing.convert",
-        notes=tuple(notes),
+        notes=(first, *release.notes, *_surprises(params, shape, release, shards=shards), *tied),
         made_of=tuple(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files),
         checks=tuple(record.finish for record in records),
     )
 
 
-def _shards(folder: Path) -> tuple[SourceFile, ...]:
-    """Return the shard files in order: consecutive from 00, nothing missing and nothing else that ends in .pth."""
-    names = sorted(path.name for path in folder.glob("*.pth"))
-    strange = [name for name in names if not _SHARD.fullmatch(name)]
-    if strange:
-        raise WeightsError("weights.meta_surplus", file=strange[0], folder=str(folder))
-    if not names:
-        raise WeightsError("weights.meta_no_shards", folder=str(folder))
-    for index, name in enumerate(names):
-        if name != f"consolidated.{index:02d}.pth":
-            raise WeightsError("weights.meta_gap", missing=f"consolidated.{index:02d}.pth", found=name)
-    return tuple(source_file(folder / name) for name in names)
-
-
-def _read_shards(files: Sequence[SourceFile]) -> tuple[list[dict[str, Tensor]], list[Record]]:
+def _read_shards(
+    files: Sequence[SourceFile], params: Mapping[str, Any]
+) -> tuple[list[dict[str, Tensor]], list[Record]]:
     shards: list[dict[str, Tensor]] = []
     records: list[Record] = []
     for file in files:
-        tensors, kept = read_torch_file(file.path)
-        tensors.pop(_ROPE, None)
+        try:
+            tensors, kept = read_torch_file(file.path)
+        except WeightsError as problem:
+            if problem.key == "weights.zip_truncated" and (better := cut_short(file, params, len(files))) is not None:
+                raise better from problem
+            raise
+        tensors.pop(ROPE, None)
         shards.append(tensors)
         records.extend(kept)
-        if _EMBED not in tensors or "layers.0.feed_forward.w1.weight" not in tensors:
-            raise WeightsError("weights.meta_not_llama", file=file.path.name, name=next(iter(tensors))[:120])
-        unlike = next((name for name in tensors if not _alike(name, tensors, shards[0])), None)
-        if unlike is not None or len(tensors) != len(shards[0]):
-            name = unlike or next(iter(set(shards[0]) - set(tensors)))
-            raise WeightsError("weights.shards_unlike", file=file.path.name, other=files[0].path.name, name=name[:120])
+        _check_shard(file, tensors, first=shards[0], other=files[0])
     return shards, records
 
 
+def _check_shard(
+    file: SourceFile, tensors: Mapping[str, Tensor], *, first: Mapping[str, Tensor], other: SourceFile
+) -> None:
+    """Make sure that a shard holds a Llama's tensors, and the same ones as the first shard."""
+    for name in tensors:
+        foreign = next((part for part in _FOREIGN if part in name), None)
+        if foreign is not None:
+            raise WeightsError(_FOREIGN[foreign], file=file.path.name, name=name[:120])
+    if EMBED not in tensors or _GATE not in tensors:
+        raise WeightsError("weights.meta_not_llama", file=file.path.name, name=next(iter(tensors), "")[:120])
+    unlike = next((name for name in tensors if not _alike(name, tensors, first)), None)
+    if unlike is not None or len(tensors) != len(first):
+        name = unlike or next(iter(set(first) - set(tensors)))
+        raise WeightsError("weights.shards_unlike", file=file.path.name, other=other.path.name, name=name[:120])
+
+
 def _alike(name: str, tensors: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> bool:
-    """Tell whether a tensor is cut as in the first shard; the last one may hold a few output rows more (49953 / 2)."""
+    """Tell whether a tensor is cut as in the first shard; rows of a vocabulary may not divide evenly (49953 / 2)."""
     if name not in first or first[name].dtype != tensors[name].dtype:
         return False
-    skip = 1 if name == _OUTPUT else 0
+    skip = 1 if name in (OUTPUT, EMBED) else 0
     return first[name].shape[skip:] == tensors[name].shape[skip:]
 
 
@@ -124,19 +133,49 @@ def _rows(shards: Sequence[Mapping[str, Tensor]], name: str) -> int:
 
 
 def _vocabulary(shards: Sequence[Mapping[str, Tensor]], params: Mapping[str, Any]) -> int:
-    """Return the number of embedding rows: LLaMA-1/2 cut embeddings along columns, Llama 3 along rows."""
-    dim = integer(params, "dim", PARAMS)
-    rows, columns = (*shards[0][_EMBED].shape, 0)[:2]
-    if columns * len(shards) == dim:
-        return rows
+    """Return the number of embedding rows: LLaMA-1/2 cut embeddings along columns, Llama 3 along rows.
+
+    Raises:
+        WeightsError: shards are missing.
+    """
+    size = size_from_params(params)
+    if size is not None and size.shards != len(shards) and size.ffn != _rows(shards, _GATE):
+        raise WeightsError("meta.shard_count", name=size.label, usual=size.shards, shards=len(shards))
+    dim, lengths = heads_from_params(params)[0], [shard[EMBED].length for shard in shards]
+    columns = (*shards[0][EMBED].shape, 0)[1]
     if columns == dim:
-        return rows * len(shards)
+        return sum(lengths)
+    if columns * len(shards) == dim and len(set(lengths)) == 1:
+        return lengths[0]
     raise WeightsError("weights.meta_shard_count", shards=len(shards), columns=columns, dim=dim)
+
+
+def _release(folder: Path, params: Mapping[str, Any], shards: Sequence[Mapping[str, Tensor]], *, vocab: int) -> Release:
+    """Return which release this is.
+
+    Raises:
+        WeightsError: the numbers are in a format that no Llama has.
+    """
+    dtype = shards[0][EMBED].dtype
+    if dtype not in FLOATS:
+        raise WeightsError("weights.dtype_unknown", name=EMBED, dtype=dtype)
+    dim, heads, kv_heads = heads_from_params(params)
+    layers, (theta, scaled) = layers_from_params(params), rope_from_params(params)
+    return recognise(
+        find_size(dim=dim, layers=layers, heads=heads, kv_heads=kv_heads, ffn=_rows(shards, _GATE)),
+        theta=theta,
+        scaled=scaled,
+        norm_eps=norm_eps_from_params(params),
+        grouped=kv_heads != heads,
+        dtype=dtype,
+        vocab=vocab,
+        listed=read_checklist(folder / CHECKLIST).values(),
+    )
 
 
 def _tensors(shards: Sequence[Mapping[str, Tensor]], shape: ModelShape) -> dict[str, Tensor]:
     """Return every tensor of the model under its Hugging Face name, in the model's order."""
-    meta_names = {_hf_name(name): name for name in shards[0]}
+    meta_names = {hf_name(name): name for name in shards[0]}
     tensors: dict[str, Tensor] = {}
     for name, wanted in shape.expected():
         if name not in meta_names:
@@ -153,25 +192,51 @@ def _tensors(shards: Sequence[Mapping[str, Tensor]], shape: ModelShape) -> dict[
     return tensors
 
 
-def _hf_name(name: str) -> str:
-    """Return the Hugging Face name of a Meta tensor; an unknown one keeps its own."""
-    found = _LAYER.fullmatch(name)
-    if found and found.group(2) in _IN_LAYER:
-        return f"model.layers.{int(found.group(1))}.{_IN_LAYER[found.group(2)]}"
-    return _TOP.get(name, name)
-
-
 def _joined(parts: Sequence[Tensor], name: str, shape: ModelShape) -> Tensor:
     if len(parts[0].shape) == 1:
         return same_in_all(parts, name)
-    by_columns = name.endswith(_CUT_ALONG_COLUMNS) or (
-        name == _TOP[_EMBED] and parts[0].shape[1] * len(parts) == shape.hidden
-    )
-    if by_columns:
+    if name.endswith(_CUT_ALONG_COLUMNS) or (name == HF_EMBED and parts[0].shape[1] != shape.hidden):
         return join_columns(parts)
-    joined = join_rows(parts)
-    if not name.endswith(_HEADS_REORDERED):
-        return joined
-    if joined.length % shape.head_dim or parts[0].length % shape.head_dim:
+    tensor = join_rows(parts)
+    if name.endswith((*_HEADS_REORDERED, *_KEY_HEADS)) and any(part.length % shape.head_dim for part in parts):
         raise WeightsError("weights.meta_heads_cut", name=name, shards=len(parts), kv_heads=shape.kv_heads)
-    return halves_from_pairs(joined, shape.head_dim)
+    if name.endswith(_KEY_HEADS):
+        copies, rest = divmod(tensor.length, shape.kv_heads * shape.head_dim)
+        if copies > 1 and not rest:
+            tensor = without_copies(tensor, head_dim=shape.head_dim, copies=copies, name=name)
+    return halves_from_pairs(tensor, shape.head_dim) if name.endswith(_HEADS_REORDERED) else tensor
+
+
+def _tie(tensors: Mapping[str, Tensor], shape: ModelShape, *, expected: bool) -> tuple[ModelShape, tuple[Message, ...]]:
+    """Return the shape, tied where head and embeddings are the same numbers: Meta stores both either way.
+
+    Models trained with a head of its own differ in the first rows; only where those are equal is the rest compared.
+    """
+    embed, head = tensors[HF_EMBED], tensors[HEAD]
+    if _equal(embed, head, min(_FIRST_ROWS, shape.vocab)) and _equal(embed, head, shape.vocab):
+        return replace(shape, tie=True), (Message("meta.found.tied"),)
+    return shape, (Message("meta.found.untied"),) if expected else ()
+
+
+def _equal(left: Tensor, right: Tensor, rows: int) -> bool:
+    """Tell whether so many rows of two matrices of one shape have the same bits."""
+    step = max(1, SLAB_BYTES // max(1, left.row_bytes))
+    return left.dtype == right.dtype and all(
+        left.rows(at, min(at + step, rows)).tobytes() == right.rows(at, min(at + step, rows)).tobytes()
+        for at in range(0, rows, step)
+    )
+
+
+def _surprises(
+    params: Mapping[str, Any], shape: ModelShape, release: Release, *, shards: Sequence[Mapping[str, Tensor]]
+) -> list[Message]:
+    """Return what differs from what was published."""
+    notes, formula = [], ffn_from_params(params)
+    if formula != shape.ffn:
+        notes.append(Message("weights.found.ffn_differs", {"formula": formula, "rows": shape.ffn}))
+    if release.size is not None and release.size.shards != len(shards):
+        values = {"name": release.name, "usual": release.size.shards, "shards": len(shards)}
+        notes.append(Message("meta.found.resharded", values))
+    if _rows(shards, _KEYS) != shape.kv_heads * shape.head_dim:
+        notes.append(Message("meta.found.copies", {"kv_heads": shape.kv_heads}))
+    return notes

@@ -1,112 +1,36 @@
 """Reads what torch.save wrote, without unpickling: a small interpreter of the pickle language that can build only
 dictionaries, lists, tuples, texts, numbers and descriptions of tensors.
 
-No object is made and no function called, whatever the pickle says: the few names that state dictionaries need are
-understood here, anything else is refused by name. A hundred bytes can describe a tuple of 2^40 parts by sharing, so
+No object is made and no function called, whatever the pickle says: ``torch_names`` knows the few names that state
+dictionaries need, anything else is refused by name. A hundred bytes can describe a tuple of 2^40 parts by sharing, so
 nothing here hashes, compares, prints or copies what a pickle has built before its type and size are checked. Knows
 nothing about where tensor data lie in a file.
 
-Sources: the opcodes are documented in CPython's ``pickletools``; the names that stand for tensors in
-``torch/_utils.py`` and ``torch/serialization.py``.
+Source: the opcodes are documented in CPython's ``pickletools``.
 """
 
 import pickletools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from backend.errors import WeightsError
+from backend.weights.torch_names import OutsideStorage, Refused, Storage, StoredView, TooLong, call, known, storage_of
 
 PICKLE_LIMIT = 16_000_000  # bytes; the description of the largest Llama shard takes about 0.2 MB
 _OPCODE_LIMIT = 1_000_000  # a shard of the 65B takes about 30,000
 _NAME_LIMIT = 1000  # characters
-_ARGUMENT_LIMIT = 8
-
-STORAGES: Mapping[str, str] = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Storage:
-    """A run of ``count`` numbers that the file keeps under ``key``."""
+class Pickled(NamedTuple):
+    """What a pickle of ``length`` bytes describes, and every storage that it mentions, by key."""
 
-    key: str
-    dtype: str
-    count: int
-
-
-@dataclass(frozen=True)
-class StoredView:
-    """A tensor as a view of a storage; offset and strides count numbers, not bytes."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Name:
-    """A global that the pickle mentions: never imported, only compared."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+    value: Any
+    length: int
+    storages: Mapping[str, Storage]
 
 
 class _Mark:
     """The pickle language's marker on the stack."""
-
-
-class _Refused(Exception):
-    """The pickle asks for something that a file of weights has no need of."""
-
-
-def _rebuild_tensor(arguments: tuple[Any, ...]) -> StoredView:
-    storage, offset, shape, stride, *_ = arguments
-    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) != len(stride) or len(shape) > 8:
-        raise _Refused("tensor")
-    numbers = (offset, *shape, *stride)
-    if not isinstance(storage, Storage) or not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers):
-        raise _Refused("tensor")
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    elements = 1
-    for size in shape:
-        elements *= size
-    # A stride of zero makes many numbers out of one: 2^40 of them from a file of a few bytes.
-    if elements > storage.count or (elements and last >= storage.count):
-        raise _Refused("tensor outside its storage")
-    return StoredView(storage, offset, shape, stride)
-
-
-def _storage(pid: Any) -> Storage:
-    # Before torch 1.6 a sixth field could make a storage a part of another; nothing has written that for long.
-    if not isinstance(pid, tuple) or not 5 <= len(pid) <= 6 or pid[0] != "storage" or pid[5:] not in ((), (None,)):
-        raise _Refused("persistent id")
-    kind, key, count = pid[1], pid[2], pid[4]
-    if not isinstance(kind, _Name) or kind.module not in ("torch", "torch.storage") or kind.name not in STORAGES:
-        raise _Refused(_described(kind))
-    if not isinstance(key, str) or len(key) > 20 or not (key.isascii() and key.isdigit()):
-        raise _Refused("storage key")
-    if type(count) is not int or count < 0:
-        raise _Refused("storage size")
-    return Storage(key, STORAGES[kind.name], count)
-
-
-def _empty_table(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    # Python 3 fills an OrderedDict by SETITEMS, never through its arguments.
-    if arguments:
-        raise _Refused("OrderedDict")
-    return {}
-
-
-def _described(value: Any) -> str:
-    return str(value)[:120] if isinstance(value, _Name) else type(value).__name__
 
 
 def _key(value: Any) -> str | int:
@@ -114,17 +38,9 @@ def _key(value: Any) -> str | int:
     if type(value) is int:
         return value
     if not isinstance(value, str) or len(value) > _NAME_LIMIT:
-        raise _Refused(f"key {type(value).__name__}")
+        raise Refused(f"key {type(value).__name__}")
     value.encode()  # a lone surrogate is no text
     return value
-
-
-_CALLS: Mapping[tuple[str, str], Callable[[tuple[Any, ...]], Any]] = {
-    ("collections", "OrderedDict"): _empty_table,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda arguments: arguments[0],
-}
 
 
 class _Machine:
@@ -133,16 +49,17 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
 
-    def run(self, data: bytes) -> tuple[Any, int]:
-        """Return what the pickle describes, and the number of bytes it took."""
+    def run(self, data: bytes) -> Pickled:
+        """Return what the pickle describes."""
         for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             if count > _OPCODE_LIMIT:
-                raise _Refused("too long")
+                raise TooLong
             if opcode.name == "STOP":
-                return self.stack.pop(), (position or 0) + 1
+                return Pickled(self.stack.pop(), (position or 0) + 1, self.storages)
             self._step(opcode.name, argument)
-        raise _Refused("no end")
+        raise Refused("no end")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -162,7 +79,7 @@ class _Machine:
         elif name in _STRUCTURE:
             getattr(self, _STRUCTURE[name])(argument)
         elif name not in ("PROTO", "FRAME"):
-            raise _Refused(f"opcode {name}")
+            raise Refused(f"opcode {name}")
 
     def to_mark(self) -> list[Any]:
         """Pop everything above the last mark, and the mark."""
@@ -170,7 +87,7 @@ class _Machine:
         while self.stack[at] is not _Mark:
             at -= 1
             if at < 0:
-                raise _Refused("mark")
+                raise Refused("mark")
         items = self.stack[at + 1 :]
         del self.stack[at:]
         return items
@@ -202,26 +119,26 @@ class _Machine:
     def global_(self, argument: str) -> None:
         """Opcode GLOBAL: the name goes on the stack as a name."""
         module, _, name = argument.partition(" ")
-        self.stack.append(_known(module, name))
+        self.stack.append(known(module, name))
 
     def stack_global(self, _: Any) -> None:
         """Opcode STACK_GLOBAL."""
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Refused("global")
-        self.stack.append(_known(module, name))
+            raise Refused("global")
+        self.stack.append(known(module, name))
 
     def reduce(self, _: Any) -> None:
-        """Opcode REDUCE: "call"; only the entries of the table above answer."""
+        """Opcode REDUCE: "call"; only names that state dictionaries need answer."""
         arguments, function = self.stack.pop(), self.stack.pop()
-        call = _CALLS.get((function.module, function.name)) if isinstance(function, _Name) else None
-        if call is None or not isinstance(arguments, tuple) or len(arguments) > _ARGUMENT_LIMIT:
-            raise _Refused(_described(function))
-        self.stack.append(call(arguments))
+        self.stack.append(call(function, arguments))
 
     def persistent(self, _: Any) -> None:
         """Opcode BINPERSID: torch's way of naming a storage."""
-        self.stack.append(_storage(self.stack.pop()))
+        storage = storage_of(self.stack.pop())
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise Refused("storage key")
+        self.stack.append(storage)
 
     def build(self, _: Any) -> None:
         """Opcode BUILD: attributes of a state dictionary (module versions); not needed."""
@@ -229,12 +146,12 @@ class _Machine:
 
     def _table(self) -> dict[Any, Any]:
         if not isinstance(self.stack[-1], dict):
-            raise _Refused("dictionary")
+            raise Refused("dictionary")
         return self.stack[-1]
 
     def _list(self) -> list[Any]:
         if not isinstance(self.stack[-1], list):
-            raise _Refused("list")
+            raise Refused("list")
         return self.stack[-1]
 
 
@@ -254,14 +171,8 @@ _STRUCTURE: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def _known(module: str, name: str) -> _Name:
-    if (module, name) not in _CALLS and not (module in ("torch", "torch.storage") and name in STORAGES):
-        raise _Refused(f"{module}.{name}"[:120])
-    return _Name(module, name)
-
-
-def read_pickle(data: bytes, file: str) -> tuple[Any, int]:
-    """Return what a pickle describes and the number of bytes it took; ``file`` is the name to blame.
+def read_pickle(data: bytes, file: str) -> Pickled:
+    """Return what a pickle describes; ``file`` is the name to blame.
 
     Raises:
         WeightsError: it is too long, damaged, or mentions anything that a state dictionary has no need of.
@@ -270,7 +181,11 @@ def read_pickle(data: bytes, file: str) -> tuple[Any, int]:
         raise WeightsError("weights.pickle_too_large", file=file, bytes=len(data), limit=PICKLE_LIMIT)
     try:
         return _Machine().run(data)
-    except _Refused as problem:
+    except TooLong as problem:
+        raise WeightsError("files.too_many_tensors", file=file) from problem
+    except OutsideStorage as problem:
+        raise WeightsError("files.view_outside", file=file) from problem
+    except Refused as problem:
         raise WeightsError("weights.pickle_refused", file=file, what=_plain(problem)) from problem
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError, MemoryError) as problem:
         what = _plain(problem) or type(problem).__name__
@@ -288,8 +203,7 @@ def state_dict(data: bytes, file: str) -> dict[str, StoredView]:
     Raises:
         WeightsError: as ``read_pickle``, or there are no named tensors in it.
     """
-    found, _ = read_pickle(data, file)
-    return tensors_of(found, file)
+    return tensors_of(read_pickle(data, file).value, file)
 
 
 def tensors_of(found: Any, file: str) -> dict[str, StoredView]:

@@ -57,6 +57,7 @@ class Provenance:
     made: str = ""
     bytes: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
+    layout: str = "huggingface"  # or "meta", for a folder of consolidated.*.pth
 
 
 def write_cria_json(folder: Path, provenance: Provenance, *, sha256: Mapping[str, str] | None = None) -> Provenance:
@@ -123,6 +124,7 @@ def _from_json(data: Mapping[str, Any]) -> Provenance:
         made=str(data["made"]),
         bytes=int(data["bytes"]),
         files={str(name): str(sha256) for name, sha256 in data["files"].items()},
+        layout=str(data.get("layout", "huggingface")),  # folders of the first version do not say
     )
 
 

@@ -14,10 +14,14 @@ from typing import Any
 
 from backend.errors import WeightsError
 from backend.weights.checkpoint import Tensor
-from backend.weights.disk import JSON_LIMIT, parse_json, read_at, source_file
+from backend.weights.disk import parse_json, read_at, read_start, source_file
 from backend.weights.dtypes import NUMPY, Array, itemsize
+from backend.weights.file_kinds import SAFETENSORS, START_BYTES, kind_of, misplaced
 
-TENSOR_LIMIT = 100_000
+TENSOR_LIMIT = 50_000  # the 405B has 1,138
+HEADER_LIMIT = 8_000_000  # bytes; about 130 a tensor
+_NAME_LIMIT = 1000  # characters
+_LONGEST = 1 << 32  # rows, or numbers in a row
 
 # The library lays a file out by dtype in this order (0.8.0), then by name, bytewise.
 _WRITE_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
@@ -29,18 +33,25 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: not such a file, truncated, or a header that does not describe the bytes exactly.
     """
-    size = source_file(path).bytes
+    size, head = source_file(path).bytes, read_start(path, START_BYTES)
+    if (kind := kind_of(head)) not in (None, SAFETENSORS):
+        raise misplaced(path, kind, "weights.not_safetensors")
     if size < 10:
         raise WeightsError("weights.truncated", file=path.name, missing=10 - size)
-    length = int.from_bytes(read_at(path, 0, 8).tobytes(), "little")
-    if length > JSON_LIMIT or length < 2:
+    length = int.from_bytes(head[:8], "little")
+    if length < 2 or head[8:9] not in (b"{", b" "):
         raise WeightsError("weights.not_safetensors", file=path.name)
+    if length > HEADER_LIMIT:
+        raise WeightsError("files.header_too_large", file=path.name, bytes=length, limit=HEADER_LIMIT)
     if 8 + length > size:
         raise WeightsError("weights.truncated", file=path.name, missing=8 + length - size)
-    header = parse_json(read_at(path, 8, length).tobytes(), path.name)
-    header.pop("__metadata__", None)
-    if not header or len(header) > TENSOR_LIMIT:
-        raise WeightsError("weights.tensor_count", file=path.name, count=len(header))
+    raw = read_at(path, 8, length).tobytes()
+    if raw.count(b"{") > TENSOR_LIMIT:  # before parsing: a table of nothing for each of them takes most memory
+        raise WeightsError("files.too_many_tensors", file=path.name)
+    header = parse_json(raw, path.name)
+    _check_metadata(header.pop("__metadata__", {}), path.name)
+    if not header:
+        raise WeightsError("weights.tensor_count", file=path.name, count=0)
     spans = {name: _span(entry, name, path.name) for name, entry in header.items()}
     spans = dict(sorted(spans.items(), key=lambda item: item[1][2:]))
     end = 0
@@ -58,13 +69,22 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     }
 
 
+def _check_metadata(found: Any, file: str) -> None:
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise WeightsError("files.metadata_bad", file=file)
+
+
 def _span(entry: Any, name: str, file: str) -> tuple[str, tuple[int, ...], int, int]:
     """Return dtype, shape, start and stop of one header entry, checked against each other."""
     bad = WeightsError("weights.header_entry", file=file, name=name[:120])
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or entry["dtype"] not in NUMPY:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         raise bad
+    if len(name) > _NAME_LIMIT:
+        raise WeightsError("files.name_too_long", file=file, name=name[:120], length=len(name))
+    if entry["dtype"] not in NUMPY:
+        raise WeightsError("files.dtype_foreign", file=file, name=name[:120], dtype=entry["dtype"][:20])
     shape, offsets = _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
-    if shape is None or offsets is None or len(offsets) != 2 or len(shape) > 8:
+    if shape is None or offsets is None or len(offsets) != 2 or len(shape) > 8 or max(shape, default=0) >= _LONGEST:
         raise bad
     start, stop = offsets
     if stop - start != prod(shape) * itemsize(entry["dtype"]):

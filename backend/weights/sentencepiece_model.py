@@ -16,7 +16,7 @@ from backend.weights.disk import source_file
 MODEL_LIMIT = 16_000_000  # bytes; the largest known (Chinese-Alpaca) is 0.8 MB
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE_TEXT, _PIECE_SCORE, _PIECE_KIND = 1, 2, 3
-_TRAINER_MODEL_TYPE, _BPE = 3, 2
+_TRAINER_MODEL_TYPE, _UNIGRAM, _BPE = 3, 1, 2
 _CHARSMAP, _DUMMY_PREFIX, _REMOVE_EXTRA = 2, 3, 4
 
 
@@ -46,6 +46,7 @@ class SentencePieceModel:
 
     pieces: tuple[Piece, ...]
     is_bpe: bool
+    is_unigram: bool
     charsmap: bytes  # precompiled character replacements; empty for LLaMA
     dummy_prefix: bool  # a space is put before the text
     remove_extra_spaces: bool
@@ -85,10 +86,12 @@ def _model(data: bytes) -> SentencePieceModel:
     if not pieces or len({piece.text for piece in pieces}) < len(pieces):
         raise ValueError("pieces")
     rules = dict(_fields(normalizer))
+    algorithm = dict(_fields(trainer)).get(_TRAINER_MODEL_TYPE, _UNIGRAM)
     charsmap = rules.get(_CHARSMAP, b"")
     return SentencePieceModel(
         pieces=tuple(pieces),
-        is_bpe=dict(_fields(trainer)).get(_TRAINER_MODEL_TYPE, 1) == _BPE,
+        is_bpe=algorithm == _BPE,
+        is_unigram=algorithm == _UNIGRAM,
         charsmap=charsmap if isinstance(charsmap, bytes) else b"",
         dummy_prefix=bool(rules.get(_DUMMY_PREFIX, 1)),
         remove_extra_spaces=bool(rules.get(_REMOVE_EXTRA, 1)),

@@ -1,10 +1,9 @@
-"""A model's dimensions, read from Meta's params.json or from a config.json, and the tensors they call for.
+"""A model's dimensions, as a config.json states them, and the tensors they call for.
 
-Both files are input, not configuration: known keys are taken one by one, with type and range checks, and everything
-else is ignored. Knows nothing about weights files.
+The file is input, not configuration: known keys are taken one by one, with type and range checks, and everything else
+is ignored. Knows nothing about weights files.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +11,25 @@ from typing import Any
 from backend.errors import WeightsError
 from backend.weights.disk import integer, number
 
-PARAMS, CONFIG = "params.json", "config.json"
+CONFIG = "config.json"
 EMBED, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-
-# Keys of checkpoints whose tensors are not plain Llama text weights.
-_FOREIGN_PARAMS = ("vision_chunk_size", "vision_model", "vision_max_num_chunks", "quantization_args", "lora_args",
-                   "hidden_dim", "rope_freq_base", "moe", "moe_args")  # fmt: skip
+_BASE_POSITIONS = (2048, 4096)  # LLaMA 1, Llama 2
 
 
-@dataclass(frozen=True)
-class ModelShape:
-    """What a Llama model is: sizes in elements, ``max_positions`` in tokens, ``rope_scaling`` as config.json has it."""
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What is known of a model of any kind: embedding rows, context in tokens, whether the head is the embeddings."""
+
+    vocab: int
+    max_positions: int = 2048
+    tie: bool = False
+    bos: int | None = 1
+    eos: tuple[int, ...] = (2,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape(Shape):
+    """What a Llama model is: sizes in elements, ``rope_scaling`` as config.json has it."""
 
     hidden: int
     layers: int
@@ -30,16 +37,11 @@ class ModelShape:
     kv_heads: int
     head_dim: int
     ffn: int
-    vocab: int
     norm_eps: float
     rope_theta: float = 10000.0
     rope_scaling: Mapping[str, Any] | None = None
-    max_positions: int = 2048
-    tie: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
-    bos: int | None = 1
-    eos: tuple[int, ...] = (2,)
 
     def expected(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield name and shape of every tensor, in the order the model lists them (transformers 4.31 and later)."""
@@ -68,80 +70,6 @@ class ModelShape:
         yield "post_attention_layernorm.weight", (hidden,)
 
 
-def unwrap_params(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the inner table of a params.json that wraps everything in {"model": ...}, as some releases do."""
-    inner = data.get("model")
-    return inner if isinstance(inner, dict) else data
-
-
-def shape_from_params(data: Mapping[str, Any], *, ffn: int, vocab: int, dtype: str) -> ModelShape:
-    """Build a shape from params.json and what the tensors say (rows of w1 and of the embeddings; their dtype).
-
-    Raises:
-        WeightsError: a required key is absent or out of range, sizes do not fit each other, or it is no text Llama.
-    """
-    foreign = next((key for key in _FOREIGN_PARAMS if data.get(key) not in (None, -1)), None)
-    if foreign is not None:
-        raise WeightsError("weights.params_foreign", key=foreign)
-    dim, heads = integer(data, "dim", PARAMS), integer(data, "n_heads", PARAMS, high=4096)
-    kv_heads = integer(data, "n_kv_heads", PARAMS, high=4096) if data.get("n_kv_heads") is not None else heads
-    if dim % heads or heads % kv_heads or (dim // heads) % 2:
-        raise WeightsError("weights.params_do_not_fit", dim=dim, heads=heads, kv_heads=kv_heads)
-    stated = data.get("vocab_size", -1)
-    if stated not in (-1, vocab):
-        raise WeightsError("weights.vocab_differs", file=PARAMS, stated=str(stated)[:20], rows=vocab)
-    theta = number(data, "rope_theta", PARAMS, low=1, high=1e12) if data.get("rope_theta") is not None else 10000.0
-    scaled = bool(data.get("use_scaled_rope"))
-    llama3 = theta == 500000.0
-    return ModelShape(
-        hidden=dim,
-        layers=integer(data, "n_layers", PARAMS, high=1000),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=dim // heads,
-        ffn=ffn,
-        vocab=vocab,
-        norm_eps=number(data, "norm_eps", PARAMS, low=1e-12, high=0.1),
-        rope_theta=theta,
-        rope_scaling=_llama3_scaling(dim) if scaled else None,
-        max_positions=_positions(theta, scaled=scaled, dtype=dtype),
-        bos=128000 if llama3 else 1,
-        eos=(128001,) if llama3 else (2,),
-    )
-
-
-def _positions(theta: float, *, scaled: bool, dtype: str) -> int:
-    """Tokens of context, which params.json does not say. LLaMA-1 is fp16 and saw 2048 tokens, Llama 2 bf16 and 4096."""
-    if theta == 500000.0:
-        return 131072 if scaled else 8192
-    if theta > 10000.0:
-        return 16384  # Code Llama
-    return 4096 if dtype == "BF16" else 2048
-
-
-def _llama3_scaling(dim: int) -> dict[str, Any]:
-    """RoPE scaling of Llama 3.1 and later as their config.json files have it: factor 32 for the 1B and 3B text
-    models."""
-    return {
-        "factor": 32.0 if dim in (2048, 3072) else 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-        "rope_type": "llama3",
-    }
-
-
-def ffn_from_params(data: Mapping[str, Any]) -> int | None:
-    """Return the feed-forward size by Meta's formula (llama/model.py), or None where params.json does not tell."""
-    dim, multiple = data.get("dim"), data.get("multiple_of", 256)
-    multiplier = data.get("ffn_dim_multiplier") or 1.0
-    if not isinstance(dim, int) or not isinstance(multiple, int) or multiple < 1:
-        return None
-    if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 0 < multiplier < 1000:
-        return None
-    return multiple * math.ceil(int(multiplier * int(8 * dim / 3)) / multiple)
-
-
 def shape_from_config(data: Mapping[str, Any], *, vocab: int) -> ModelShape:
     """Build a shape from config.json of a Llama model; ``vocab`` is the real number of embedding rows.
 
@@ -154,12 +82,11 @@ def shape_from_config(data: Mapping[str, Any], *, vocab: int) -> ModelShape:
     if data.get("quantization_config") is not None:
         raise WeightsError("weights.quantised")
     hidden, heads = integer(data, "hidden_size", CONFIG), integer(data, "num_attention_heads", CONFIG, high=4096)
-    kv_heads = integer({"n": data.get("num_key_value_heads") or heads}, "n", CONFIG, high=4096)
-    head_dim = integer({"head_dim": data.get("head_dim") or hidden // heads}, "head_dim", CONFIG, high=4096)
+    kv_heads = _optional(data, "num_key_value_heads", heads)
+    head_dim = _optional(data, "head_dim", hidden // heads)
     if heads % kv_heads or head_dim % 2 or (not data.get("head_dim") and hidden % heads):
         raise WeightsError("weights.config_does_not_fit", hidden=hidden, heads=heads, kv_heads=kv_heads)
     rope = _rope(data)
-    positions = data.get("max_position_embeddings") or data.get("max_sequence_length") or 2048
     return ModelShape(
         hidden=hidden,
         layers=integer(data, "num_hidden_layers", CONFIG, high=1000),
@@ -171,13 +98,32 @@ def shape_from_config(data: Mapping[str, Any], *, vocab: int) -> ModelShape:
         norm_eps=number({"rms_norm_eps": data.get("rms_norm_eps", 1e-6)}, "rms_norm_eps", CONFIG, low=1e-12, high=0.1),
         rope_theta=number({"rope_theta": rope.pop("rope_theta", 10000.0)}, "rope_theta", CONFIG, low=1, high=1e12),
         rope_scaling=rope or None,
-        max_positions=integer({"max_position_embeddings": positions}, "max_position_embeddings", CONFIG),
+        max_positions=_config_positions(data, rope),
         tie=data.get("tie_word_embeddings") is True,
         attention_bias=data.get("attention_bias") is True,
         mlp_bias=data.get("mlp_bias") is True,
-        bos=_token_id(data.get("bos_token_id")),
-        eos=_token_ids(data.get("eos_token_id")),
+        bos=token_id(data.get("bos_token_id")),
+        eos=token_ids(data.get("eos_token_id")),
     )
+
+
+def _config_positions(data: Mapping[str, Any], rope: Mapping[str, Any]) -> int:
+    """Return the tokens of context. Uploads of March 2023 call them ``max_sequence_length`` only; later that is the
+    context after linear stretching (Vicuna v1.5 16k: 4096 positions, factor 4, 16384), where it is stated at all."""
+    longest = data.get("max_sequence_length")
+    table = {"max_position_embeddings": data.get("max_position_embeddings") or longest or 2048}
+    positions = integer(table, "max_position_embeddings", CONFIG)
+    if rope.get("rope_type", rope.get("type")) != "linear":
+        return positions
+    if longest is not None:
+        return max(positions, integer(data, "max_sequence_length", CONFIG))
+    stretch = number(rope, "factor", CONFIG, low=1, high=1024)
+    return int(positions * stretch) if positions in _BASE_POSITIONS else positions
+
+
+def _optional(data: Mapping[str, Any], key: str, otherwise: int) -> int:
+    """Return a number of heads or a head's size; absent, null and 0 all mean the usual one."""
+    return integer({key: data.get(key) or otherwise}, key, CONFIG, high=4096)
 
 
 def _rope(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,10 +141,12 @@ def _rope(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope_theta": table.get("rope_theta") or data.get("rope_theta") or 10000.0, **plain}
 
 
-def _token_id(value: Any) -> int | None:
+def token_id(value: Any) -> int | None:
+    """Return a token's id, or None for what cannot be one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 24 else None
 
 
-def _token_ids(value: Any) -> tuple[int, ...]:
+def token_ids(value: Any) -> tuple[int, ...]:
+    """Return the ids in a config.json's number or list of numbers."""
     values = value if isinstance(value, list) else [value]
-    return tuple(token for token in map(_token_id, values[:16]) if token is not None)
+    return tuple(token for token in map(token_id, values[:16]) if token is not None)

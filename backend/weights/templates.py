@@ -3,8 +3,10 @@
 Each is a Jinja text that transformers (in its own sandbox), vLLM and llama.cpp render alike; it is written into the
 model folder, so an engine needs no list of models. Knows nothing about files or how templates are rendered.
 
-Sources: lm-sys/FastChat ``conversation.py`` (Vicuna), tatsu-lab/stanford_alpaca, ymcui/Chinese-LLaMA-Alpaca,
-meta-llama/llama ``generation.py`` and llama3 ``tokenizer.py``.
+Sources, the training code where there is one: lm-sys/FastChat ``conversation.py`` (Vicuna 1.1, Koala, StableVicuna),
+``train/train.py`` at v0.1.x (Vicuna 0) and ``train_flant5.py``; tatsu-lab/stanford_alpaca ``train.py``;
+tloen/alpaca-lora ``templates/alpaca.json``; ymcui/Chinese-LLaMA-Alpaca; meta-llama/llama ``generation.py``, llama3
+``tokenizer.py``.
 """
 
 from collections.abc import Collection
@@ -35,6 +37,10 @@ _VICUNA_V0_SYSTEM = (
 _ALPACA_SYSTEM = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 )
+_KOALA_SYSTEM = "BEGINNING OF CONVERSATION:"
+_STABLE_VICUNA_SYSTEM = (
+    "### Assistant: I am StableVicuna, a large language model created by CarperAI. I am here to chat!"
+)
 
 # A system message that comes first replaces the default; an empty one means none at all.
 _SYSTEM = (
@@ -57,11 +63,32 @@ _VICUNA = (
     "{% else %}{{ turn['content'] + ' ' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
-# Reads: system, then on lines of their own ### Human: q, ### Assistant: a, ### Human: q2, ### Assistant:
+# Reads: system, a blank line, then on lines of their own ### Human: q, ### Assistant: a, ### Human: q2, ### Assistant:
 _VICUNA_V0 = (
-    "{{ bos_token + system }}{% for turn in turns %}"
-    "{{ '\\n### ' + ('Assistant' if turn['role'] == 'assistant' else 'Human') + ': ' + turn['content'] | trim }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '\\n### Assistant:' }}{% endif %}"
+    "{{ bos_token }}{% if system %}{{ system + '\\n\\n' }}{% endif %}{% for turn in turns %}"
+    "{{ '### ' + ('Assistant' if turn['role'] == 'assistant' else 'Human') + ': ' + turn['content'] | trim + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:' }}{% endif %}"
+)
+# As Vicuna v0, for an encoder: no begin-of-text, a space before what the decoder writes, end-of-text. One line feed
+# after the system text: the tokenizer of its training dropped every blank right after one that is a token of its own.
+_FASTCHAT_T5 = (
+    "{% if system %}{{ system + '\\n' }}{% endif %}{% for turn in turns %}"
+    "{{ '### ' + ('Assistant' if turn['role'] == 'assistant' else 'Human') + ': ' + turn['content'] | trim + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant: ' }}{% endif %}{{ eos_token }}"
+)
+# Reads: BEGINNING OF CONVERSATION: USER: q GPT: a</s>USER: q2 GPT:
+_KOALA = (
+    "{{ bos_token }}{% if system %}{{ system + ' ' }}{% endif %}{% for turn in turns %}"
+    "{% if turn['role'] == 'assistant' %}{{ ' GPT: ' + turn['content'] | trim + eos_token }}"
+    "{% else %}{{ 'USER: ' + turn['content'] | trim }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' GPT:' }}{% endif %}"
+)
+# Reads: system, a blank line, ### Human: q, ### Assistant: a, a blank line, ### Human: q2, ### Assistant:
+_STABLE_VICUNA = (
+    "{{ bos_token }}{% if system %}{{ system + '\\n\\n' }}{% endif %}{% for turn in turns %}"
+    "{% if turn['role'] == 'assistant' %}{{ '### Assistant: ' + turn['content'] | trim + '\\n\\n' }}"
+    "{% else %}{{ '### Human: ' + turn['content'] | trim + '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Assistant:' }}{% endif %}"
 )
 _ALPACA = (
     "{{ bos_token }}{% if system %}{{ system + '\\n\\n' }}{% endif %}{% for turn in turns %}"
@@ -87,6 +114,12 @@ _PLAIN = (
     "{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
 
+# For an encoder, which reads a text that ends with end-of-text.
+_PLAIN_T5 = (
+    "{% for turn in messages %}{{ turn['content'] }}{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
+    "{{ eos_token }}"
+)
+
 _TABLE = (
     Template("vicuna-v1.1", _with_system(_VICUNA_SYSTEM, _VICUNA), _VICUNA_SYSTEM),
     Template("vicuna-v0", _with_system(_VICUNA_V0_SYSTEM, _VICUNA_V0), _VICUNA_V0_SYSTEM, stops=("###",)),
@@ -98,9 +131,21 @@ _TABLE = (
         "chinese-alpaca", _with_system(_ALPACA_SYSTEM, _ALPACA.replace("SEPARATOR", "' '")), _ALPACA_SYSTEM,
         stops=("### Instruction:",),
     ),
+    # Stanford's own training put the response right behind the colon, alpaca-lora's on a line of its own.
+    Template(
+        "stanford-alpaca", _with_system(_ALPACA_SYSTEM, _ALPACA.replace("SEPARATOR", "''")), _ALPACA_SYSTEM,
+        stops=("### Instruction:",),
+    ),
+    Template("koala", _with_system(_KOALA_SYSTEM, _KOALA), _KOALA_SYSTEM),
+    Template(
+        "stable-vicuna", _with_system(_STABLE_VICUNA_SYSTEM, _STABLE_VICUNA), _STABLE_VICUNA_SYSTEM,
+        stops=("### Human:", "### Assistant:"),
+    ),
+    Template("fastchat-t5", _with_system(_VICUNA_V0_SYSTEM, _FASTCHAT_T5), _VICUNA_V0_SYSTEM, stops=("###",)),
     Template("llama-2", _with_system("", _LLAMA_2)),
     Template("llama-3", _LLAMA_3, stop_tokens=("<|eot_id|>", "<|eom_id|>")),
     Template("plain", _PLAIN),
+    Template("plain-t5", _PLAIN_T5),
 )  # fmt: skip
 
 _CHINESE_ALPACA_ROWS = 49954
@@ -119,20 +164,22 @@ def find_template(name: str) -> Template:
     return found
 
 
-def detect_template(*, rows: int, tokens: Collection[str], delta_rows: int | None) -> Template:
-    """Choose a template from evidence: embedding rows, special tokens, the rows that a delta brought. Never from a
-    name.
+def detect_template(
+    *, rows: int, tokens: Collection[str], delta_rows: int | None, delta_fill: str | None = None
+) -> Template:
+    """Choose a template from evidence: embedding rows, special tokens, what a delta brought. Never from a name.
 
-    A Vicuna v0 delta is told by the row it brings for [PAD], a v1.1 delta by bringing none (None: no delta was added);
-    Chinese-Alpaca by its number of rows; Llama 3 by the tokens that mark its turns. Without evidence a model only
-    continues text.
+    A Vicuna v0 delta is told by the row it brings for [PAD], a v1.1 delta by bringing none (None: no delta was added),
+    Stanford's Alpaca by starting that row from the mean of the others; Chinese-Alpaca by its number of rows; Llama 3 by
+    the tokens that mark its turns. Without evidence a model only continues text.
     """
     if "<|start_header_id|>" in tokens:
         name = "llama-3"
     elif rows == _CHINESE_ALPACA_ROWS:
         name = "chinese-alpaca"
     elif delta_rows is not None:
-        name = "vicuna-v0" if delta_rows else "vicuna-v1.1"
+        tuned = "stanford-alpaca" if delta_fill == "mean" else "vicuna-v0"
+        name = tuned if delta_rows else "vicuna-v1.1"
     else:
         name = "plain"
     return find_template(name)

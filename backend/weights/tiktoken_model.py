@@ -62,7 +62,9 @@ def tiktoken_json(ranks: Mapping[bytes, int], added: Sequence[AddedToken], *, bo
     """Return the contents of tokenizer.json."""
     letters = _byte_letters()
     texts = {token: "".join(letters[byte] for byte in token) for token in ranks}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    # Flags as in Meta's own tokenizer.json, also where they mean nothing: the file comes out the same to the last byte.
+    to_letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    offsets = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
     split = {"type": "Split", "pattern": {"Regex": _PATTERN}, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
@@ -70,8 +72,8 @@ def tiktoken_json(ranks: Mapping[bytes, int], added: Sequence[AddedToken], *, bo
         "padding": None,
         "added_tokens": [token.to_json() for token in added],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": {"type": "Sequence", "processors": [byte_level, begin_template(bos)]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, to_letters]},
+        "post_processor": {"type": "Sequence", "processors": [offsets, begin_template(bos)]},
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE",
@@ -86,6 +88,22 @@ def tiktoken_json(ranks: Mapping[bytes, int], added: Sequence[AddedToken], *, bo
             "merges": [f"{texts[left]} {texts[right]}" for left, right in _merges(ranks)],
         },
     }
+
+
+def tiktoken_bytes(fast: Mapping[str, Any]) -> bytes | None:
+    """Return the tokenizer.model that a tokenizer.json was made from, or None if it was made from something else."""
+    model = fast.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab, dict):
+        return None
+    values = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    try:
+        ranks = {int(rank): bytes(values[letter] for letter in token) for token, rank in vocab.items()}
+    except (KeyError, TypeError, ValueError):  # a letter that stands for no byte: pieces of another kind
+        return None
+    if sorted(ranks) != list(range(len(ranks))) or not {bytes([value]) for value in range(256)} <= set(ranks.values()):
+        return None
+    return b"".join(b"%s %d\n" % (base64.b64encode(ranks[rank]), rank) for rank in range(len(ranks)))
 
 
 def _merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:

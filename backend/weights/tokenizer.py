@@ -16,6 +16,7 @@ from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights.disk import read_json
 from backend.weights.fast_tokenizer import AddedToken, tokenizer_json
+from backend.weights.known_tokenizers import known_tokenizer
 from backend.weights.partial import replace_file
 from backend.weights.sentencepiece_model import Kind, SentencePieceModel, is_sentencepiece, read_sentencepiece
 from backend.weights.templates import Template
@@ -25,7 +26,8 @@ MODEL, FAST, CONFIG, SPECIAL, ADDED = (
     "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 TEMPLATE = "chat_template.jinja"
-_FAST_LIMIT = 40_000_000  # bytes; Llama 3's is 9 to 17 MB
+FAST_LIMIT = 40_000_000  # bytes; Llama 3's is 9 to 17 MB
+MOST_UNNAMED = 1024  # rows without a token: some models' tables are filled up to a round number
 _PADS = ("[PAD]", "<pad>", "<|finetune_right_pad_id|>")
 _BOS = ("<s>", "<|begin_of_text|>")
 _EOS = ("</s>", "<|end_of_text|>", "<|eot_id|>")
@@ -64,14 +66,17 @@ def find_vocabulary(sources: Sequence[Path], rows: int) -> Vocabulary:
     Alpaca).
 
     Raises:
-        WeightsError: none found, or only ones that know more tokens than the model has rows.
+        WeightsError: none found, or only ones that know more tokens than the model has rows, or far fewer.
     """
-    found = [vocabulary for place in _places(sources) if (vocabulary := _read(place)) is not None]
+    found = [vocabulary for place in places(sources) if (vocabulary := read_vocabulary(place)) is not None]
     if not found:
         raise WeightsError("weights.tokenizer_missing", folders=", ".join(folder.name for folder in sources))
     fitting = [vocabulary for vocabulary in found if vocabulary.size <= rows]
     if not fitting:
         raise WeightsError("weights.tokenizer_too_large", tokens=found[0].size, rows=rows, folder=found[0].place.name)
+    tokens = max(vocabulary.size for vocabulary in fitting)
+    if rows - tokens > MOST_UNNAMED:
+        raise WeightsError("finish.tokenizer_too_small", tokens=tokens, rows=rows, folder=fitting[0].place.name)
     exact = next((vocabulary for vocabulary in fitting if vocabulary.size == rows), None)
     best = exact or fitting[0]
     notes = [*best.notes, Message("weights.found.tokenizer", {"folder": best.place.name, "tokens": best.size})]
@@ -84,7 +89,7 @@ def find_vocabulary(sources: Sequence[Path], rows: int) -> Vocabulary:
     return replace(best, notes=tuple(notes))
 
 
-def _places(sources: Sequence[Path]) -> Iterator[Path]:
+def places(sources: Sequence[Path]) -> Iterator[Path]:
     """Yield folders that may hold tokenizer files: LLaMA-1/2 keep theirs beside the size folders, conversions
     nearby."""
     for folder in sources:
@@ -94,14 +99,14 @@ def _places(sources: Sequence[Path]) -> Iterator[Path]:
             yield folder.parent
 
 
-def _read(place: Path) -> Vocabulary | None:
+def read_vocabulary(place: Path) -> Vocabulary | None:
     """Return the tokenizer of one folder, or None where there is none."""
     if (place / MODEL).is_file() and is_sentencepiece(place / MODEL):
         return _from_sentencepiece(place)
     if (place / MODEL).is_file() and not (place / FAST).is_file():
         return _from_tiktoken(place)
     if (place / FAST).is_file():
-        return _from_fast(place, read_json(place / FAST, _FAST_LIMIT))
+        return _from_fast(place, read_json(place / FAST, FAST_LIMIT))
     return None
 
 
@@ -119,7 +124,7 @@ def _from_sentencepiece(place: Path) -> Vocabulary:
         if piece.kind in (Kind.UNKNOWN, Kind.CONTROL, Kind.USER_DEFINED) or piece.text in _PADS
     }
     size = len(model.pieces)
-    for text, number in _extra_tokens(place, size):
+    for text, number in extra_tokens(place, size):
         added[number] = AddedToken(number, text)
     return Vocabulary(
         place=place,
@@ -130,7 +135,7 @@ def _from_sentencepiece(place: Path) -> Vocabulary:
         added=tuple(added.values()),
         model=model,
         fast=_kept_fast(place, ids),
-        notes=_repairs(place),
+        notes=(*_repairs(place), *([known] if (known := known_tokenizer(place / MODEL, size)) else [])),
     )
 
 
@@ -149,13 +154,16 @@ def _from_tiktoken(place: Path) -> Vocabulary:
     )
 
 
-def _extra_tokens(place: Path, size: int) -> list[tuple[str, int]]:
-    """Return the tokens of added_tokens.json that follow the learned ones without a gap."""
+def extra_tokens(place: Path, size: int, gap: int = 0) -> list[tuple[str, int]]:
+    """Return the tokens of added_tokens.json that follow the learned ones, right after them or after ``gap`` numbers
+    that are T5's tags."""
     if not (place / ADDED).is_file():
         return []
     table = read_json(place / ADDED)
     pairs = sorted(((number, text) for text, number in table.items() if type(number) is int and number >= size))
-    if [number for number, _ in pairs] != list(range(size, size + len(pairs))) or len(pairs) > 100_000:
+    numbers = [number for number, _ in pairs]
+    good = any(numbers == list(range(first, first + len(pairs))) for first in (size, size + gap))
+    if not good or len(pairs) > 100_000:
         raise WeightsError("weights.tokenizer_damaged", file=ADDED, what=str(table)[:80])
     return [(text, number) for number, text in pairs]
 
@@ -164,7 +172,7 @@ def _kept_fast(place: Path, ids: Mapping[str, int]) -> Mapping[str, Any] | None:
     """Return a tokenizer.json that is there already, if it has the same pieces and can merge them."""
     if not (place / FAST).is_file():
         return None
-    fast = read_json(place / FAST, _FAST_LIMIT)
+    fast = read_json(place / FAST, FAST_LIMIT)
     model = fast.get("model")
     good = isinstance(model, dict) and model.get("byte_fallback") is True and model.get("merges")
     return fast if good and isinstance(model, dict) and model.get("vocab") == ids else None
@@ -199,13 +207,14 @@ def _from_fast(place: Path, fast: Mapping[str, Any]) -> Vocabulary:
 
 def _special(place: Path, key: str, by_text: Mapping[str, AddedToken], usual: Sequence[str]) -> AddedToken | None:
     """Return a special token as the folder's own settings name it, else under one of its usual names."""
-    stated = _settings(place).get(key)
+    stated = settings_in(place).get(key)
     text = stated.get("content") if isinstance(stated, dict) else stated
     names = [text, *usual] if isinstance(text, str) else [*usual]
     return next((by_text[name] for name in names if name in by_text), None)
 
 
-def _settings(place: Path) -> dict[str, Any]:
+def settings_in(place: Path) -> dict[str, Any]:
+    """Return a folder's tokenizer settings: special_tokens_map.json, and tokenizer_config.json over it."""
     settings: dict[str, Any] = {}
     for name in (SPECIAL, CONFIG):
         if (place / name).is_file():
@@ -215,7 +224,7 @@ def _settings(place: Path) -> dict[str, Any]:
 
 def _repairs(place: Path) -> tuple[Message, ...]:
     """Name the mistakes of early uploads (decapoda-research and what was trained on it) that are put right."""
-    settings = _settings(place)
+    settings = settings_in(place)
     notes: list[Message] = []
     if str(settings.get("tokenizer_class")) == "LLaMATokenizer":
         notes.append(Message("weights.found.old_tokenizer_class"))
@@ -226,10 +235,15 @@ def _repairs(place: Path) -> tuple[Message, ...]:
 
 def kept_template(vocabulary: Vocabulary) -> str | None:
     """Return the chat template that the tokenizer's folder has itself."""
-    path = vocabulary.place / TEMPLATE
+    return template_in(vocabulary.place)
+
+
+def template_in(place: Path) -> str | None:
+    """Return the chat template of a folder: a file of its own, or a text in the tokenizer's settings."""
+    path = place / TEMPLATE
     if path.is_file() and path.stat().st_size < 1_000_000:
         return path.read_text(encoding="utf-8", errors="replace")
-    stated = _settings(vocabulary.place).get("chat_template")
+    stated = settings_in(place).get("chat_template")
     return stated if isinstance(stated, str) and stated else None
 
 
@@ -238,7 +252,7 @@ def write_tokenizer(vocabulary: Vocabulary, out: Path, *, template: Template, co
     fast = vocabulary.fast
     if fast is None and vocabulary.model is not None:
         fast = tokenizer_json(vocabulary.model, vocabulary.added, bos=vocabulary.bos)
-    replace_file(out / FAST, json.dumps(fast, ensure_ascii=False, indent=1).encode())
+    replace_file(out / FAST, json.dumps(fast, ensure_ascii=False, indent=2).encode())
     if vocabulary.model is not None:
         shutil.copyfile(vocabulary.place / MODEL, out / MODEL)
     special = {"bos_token": vocabulary.bos.text, "eos_token": vocabulary.eos.text, "pad_token": vocabulary.pad.text}
@@ -256,8 +270,8 @@ def write_tokenizer(vocabulary: Vocabulary, out: Path, *, template: Template, co
         "added_tokens_decoder": {str(token.id): _decoder_entry(token) for token in vocabulary.added},
         "chat_template": template.jinja,
     }
-    _write_json(out / CONFIG, settings)
-    _write_json(out / SPECIAL, special)
+    write_json(out / CONFIG, settings)
+    write_json(out / SPECIAL, special)
     replace_file(out / TEMPLATE, template.jinja.encode())
 
 
@@ -267,5 +281,6 @@ def _decoder_entry(token: AddedToken) -> dict[str, Any]:
     return entry
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a small JSON file as transformers does: two spaces, sorted keys, a line feed at the end."""
     replace_file(path, (json.dumps(data, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode())

@@ -8,7 +8,7 @@ import numpy as np
 
 from backend.errors import WeightsError
 from backend.weights.checkpoint import Tensor
-from backend.weights.disk import read_at, source_file
+from backend.weights.disk import read_at, read_start, source_file
 from backend.weights.dtypes import itemsize
 from backend.weights.pickles import PICKLE_LIMIT, read_pickle, tensors_of
 from backend.weights.torch_zip import Record, read_torch_zip, view_tensor
@@ -24,8 +24,7 @@ def read_torch_file(path: Path) -> tuple[dict[str, Tensor], tuple[Record, ...]]:
         WeightsError: it is neither, or damaged, or asks for more than data.
     """
     source_file(path)
-    with path.open("rb") as file:
-        start = file.read(len(_LEGACY_START))
+    start = read_start(path, len(_LEGACY_START))
     return (_read_legacy(path), ()) if start == _LEGACY_START else read_torch_zip(path)
 
 
@@ -35,33 +34,35 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
     The pickles are the magic number, the protocol, the machine's byte order and integer sizes, the object, and the keys
     of the storages in order. There are no checksums.
     """
-    size = path.stat().st_size
-    head = read_at(path, 0, min(size, PICKLE_LIMIT)).tobytes()
+    size = source_file(path).bytes
+    head = read_start(path, PICKLE_LIMIT)
     parts, at = [], 0
     for _ in range(5):
-        value, used = read_pickle(head[at:], path.name)
-        parts.append(value)
-        at += used
-    magic, protocol, machine, found, keys = parts
-    little = isinstance(machine, dict) and machine.get("little_endian") is True
-    if (magic, protocol) != (_MAGIC, _PROTOCOL) or not little or not _are_texts(keys):
+        parts.append(read_pickle(head[at:], path.name))
+        at += parts[-1].length
+    magic, protocol, machine, found, keys = (part.value for part in parts)
+    numbers = type(magic) is int and type(protocol) is int and (magic, protocol) == (_MAGIC, _PROTOCOL)
+    if not numbers or not isinstance(machine, dict) or not _are_texts(keys):
         raise WeightsError("weights.not_torch_zip", file=path.name)
-    views = tensors_of(found, path.name)
-    sizes = {view.storage.key: view.storage.count * itemsize(view.storage.dtype) for view in views.values()}
-    counts = {view.storage.key: view.storage.count for view in views.values()}
+    if machine.get("little_endian") is not True:
+        raise WeightsError("files.big_endian", file=path.name)
+    views, storages = tensors_of(found, path.name), parts[3].storages
     offsets: dict[str, int] = {}
     for key in keys:
-        if key not in sizes or at + 8 > size:
-            raise WeightsError("weights.record_missing", file=path.name, record=repr(key)[:40], name="?")
-        if int.from_bytes(read_at(path, at, 8).tobytes(), "little") != counts[key]:
-            raise WeightsError("weights.record_size", file=path.name, record=key, bytes=sizes[key])
+        if key not in storages or key in offsets:
+            raise WeightsError("weights.record_missing", file=path.name, record=key[:20], name="?")
+        nbytes = storages[key].count * itemsize(storages[key].dtype)
+        if int.from_bytes(read_at(path, at, 8).tobytes(), "little") != storages[key].count:
+            raise WeightsError("weights.record_size", file=path.name, record=key, bytes=nbytes)
         offsets[key] = at + 8
-        at += 8 + sizes[key]
-    if at > size:
-        raise WeightsError("weights.truncated", file=path.name, missing=at - size)
+        at += 8 + nbytes
     missing = next((name for name, view in views.items() if view.storage.key not in offsets), None)
     if missing is not None:
         raise WeightsError("weights.record_missing", file=path.name, record="?", name=missing[:120])
+    if at > size:
+        raise WeightsError("weights.truncated", file=path.name, missing=at - size)
+    if at < size:
+        raise WeightsError("weights.trailing_bytes", file=path.name, bytes=size - at)
     return {name: view_tensor(view, partial(_bytes, path, offsets[view.storage.key])) for name, view in views.items()}
 
 

@@ -4,10 +4,13 @@ torch itself never compares the checksums that the container carries, so a flipp
 byte that is read goes through them. Knows nothing about models.
 """
 
+import struct
+import threading
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -17,25 +20,37 @@ from numpy.typing import NDArray
 
 from backend.errors import WeightsError
 from backend.weights.checkpoint import SLAB_BYTES, Tensor
-from backend.weights.disk import read_at, source_file
+from backend.weights.checksum import ScatteredCrc
+from backend.weights.disk import read_at, read_start, source_file
 from backend.weights.dtypes import NUMPY, Array, itemsize
-from backend.weights.pickles import StoredView, state_dict
+from backend.weights.file_kinds import START_BYTES, kind_of, kind_of_members, misplaced
+from backend.weights.pickles import PICKLE_LIMIT, state_dict
+from backend.weights.torch_names import StoredView
 
 _LOCAL_HEADER = 30  # bytes before the name (PKWARE APPNOTE 4.3.7)
-_ENTRY_LIMIT = 1_000_000
+_UTF8 = 0x800  # the flag for names in UTF-8; without it they are in code page 437
+_DIRECTORY_LIMIT = 8_000_000  # bytes of the list of members: about 100,000 of them
 
 
 @dataclass
 class Record:
-    """One stored member of the zip. Whatever is read passes its CRC-32 once, in order; gaps are read for that alone."""
+    """One stored member of the zip. Whatever is read of it passes its CRC-32 once, in any order and from any thread."""
 
     path: Path
     name: str
     offset: int  # of its first byte in the file
     size: int
     crc: int
-    seen: int = field(default=0, init=False)  # bytes from its start that went through the checksum
-    running: int = field(default=0, init=False)
+    _seen: ScatteredCrc = field(init=False, repr=False)
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._seen = ScatteredCrc(self.size)
+
+    @property
+    def seen(self) -> int:
+        """Number of bytes that went through the checksum."""
+        return self._seen.seen
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Return bytes ``start`` to ``stop`` of the record.
@@ -44,26 +59,18 @@ class Record:
             WeightsError: the file ends early, or the record is complete and its checksum is wrong.
         """
         data = read_at(self.path, self.offset + start, stop - start)
-        if start > self.seen:
-            self._catch_up(start)
-        if stop > self.seen:
-            self._pass(data[self.seen - start :])
+        with self._one_at_a_time:
+            self._seen.add(start, data)
+            if self._seen.value not in (None, self.crc):
+                raise WeightsError("weights.checksum", file=self.path.name, record=self.name)
         return data
 
     def finish(self) -> None:
-        """Check a record that was read in part; one that nobody touched stays unread."""
-        if 0 < self.seen < self.size:
-            self._catch_up(self.size)
-
-    def _catch_up(self, stop: int) -> None:
-        while self.seen < stop:
-            self._pass(read_at(self.path, self.offset + self.seen, min(SLAB_BYTES, stop - self.seen)))
-
-    def _pass(self, data: NDArray[np.uint8]) -> None:
-        self.running = zlib.crc32(data.data, self.running)
-        self.seen += len(data)
-        if self.seen == self.size and self.running != self.crc:
-            raise WeightsError("weights.checksum", file=self.path.name, record=self.name)
+        """Read what is missing of a record that was read in part; one that nobody touched stays unread."""
+        if self.seen:
+            for start, stop in list(self._seen.gaps(0, self.size)):
+                for at in range(start, stop, SLAB_BYTES):
+                    self.read(at, min(at + SLAB_BYTES, stop))
 
 
 def read_torch_zip(path: Path) -> tuple[dict[str, Tensor], tuple[Record, ...]]:
@@ -72,16 +79,15 @@ def read_torch_zip(path: Path) -> tuple[dict[str, Tensor], tuple[Record, ...]]:
     Raises:
         WeightsError: not a zip of torch.save, truncated, compressed, or with entries that do not fit the file.
     """
-    size = source_file(path).bytes
-    with path.open("rb") as file:
-        start = file.read(4)
+    size, start = source_file(path).bytes, read_start(path, START_BYTES)
     if not start.startswith(b"PK"):
-        raise WeightsError("weights.not_torch_zip", file=path.name)
-    entries, pickle = _directory(path)
-    root = pickle.removesuffix("data.pkl")
-    if not 0 < entries[pickle].file_size < 1 << 26:
-        raise WeightsError("weights.pickle_too_large", file=path.name, bytes=entries[pickle].file_size, limit=1 << 26)
-    description = _record(path, entries[pickle], size)
+        raise misplaced(path, kind_of(start), "weights.not_torch_zip")
+    entries, root = _directory(path)
+    _check_byte_order(path, entries.get(f"{root}byteorder"), size)
+    pickle = entries[f"{root}data.pkl"]
+    if pickle.file_size > PICKLE_LIMIT:
+        raise WeightsError("weights.pickle_too_large", file=path.name, bytes=pickle.file_size, limit=PICKLE_LIMIT)
+    description = _record(path, pickle, size)
     views = state_dict(description.read(0, description.size).tobytes(), path.name)
     records: dict[str, Record] = {}
     tensors: dict[str, Tensor] = {}
@@ -95,21 +101,62 @@ def read_torch_zip(path: Path) -> tuple[dict[str, Tensor], tuple[Record, ...]]:
         if records[key].size != view.storage.count * itemsize(view.storage.dtype):
             raise WeightsError("weights.record_size", file=path.name, record=key, bytes=records[key].size)
         tensors[name] = view_tensor(view, records[key].read)
+    _check_apart(path, [description, *records.values()])
     return tensors, tuple(records.values())
 
 
 def _directory(path: Path) -> tuple[Mapping[str, zipfile.ZipInfo], str]:
-    """Return the entries by name, and the name of the one ``data.pkl``."""
+    """Return the entries by name, and what the names begin with: that of the one ``data.pkl`` tells."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Sober(path) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as problem:
+    except _TooLong as problem:
+        raise WeightsError("files.too_many_parts", file=path.name) from problem
+    except OSError as problem:
+        raise WeightsError("weights.cannot_read", file=path.name, what=problem.strerror or str(problem)) from problem
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as problem:
         raise WeightsError("weights.zip_truncated", file=path.name) from problem
     entries = {info.filename: info for info in infos}
+    if len(entries) != len(infos):
+        raise WeightsError("files.part_twice", file=path.name)
+    if (kind := kind_of_members(entries)) is not None:
+        raise misplaced(path, kind, "weights.not_torch_zip")
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(entries) != len(infos) or len(infos) > _ENTRY_LIMIT or len(pickles) != 1:
+    if len(pickles) != 1:
         raise WeightsError("weights.not_torch_zip", file=path.name)
-    return entries, pickles[0]
+    return entries, pickles[0].removesuffix("data.pkl")
+
+
+class _TooLong(Exception):
+    """A file says that a list in it is longer than any model needs."""
+
+
+class _Sober(FileIO):
+    """A file that will not be read into memory whole because a number inside it says so."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes; nothing that zipfile wants at once is long but the list of members."""
+        if size is not None and size > _DIRECTORY_LIMIT:
+            raise _TooLong
+        return super().read(-1 if size is None else size) or b""
+
+
+def _check_byte_order(path: Path, entry: zipfile.ZipInfo | None, file_size: int) -> None:
+    """Refuse numbers of the other byte order, which torch notes since 2.1."""
+    if entry is None or entry.file_size > 10:
+        return
+    record = _record(path, entry, file_size)
+    if record.read(0, record.size).tobytes() == b"big":
+        raise WeightsError("files.big_endian", file=path.name)
+
+
+def _check_apart(path: Path, records: Sequence[Record]) -> None:
+    """Refuse records that share bytes: one of them is not what its name says."""
+    ordered = sorted(records, key=lambda record: record.offset)
+    for first, second in pairwise(ordered):
+        if first.offset + first.size > second.offset:
+            one, other = first.name[-80:], second.name[-80:]
+            raise WeightsError("files.parts_overlap", file=path.name, first=one, second=other)
 
 
 def _record(path: Path, entry: zipfile.ZipInfo, file_size: int) -> Record:
@@ -119,10 +166,13 @@ def _record(path: Path, entry: zipfile.ZipInfo, file_size: int) -> Record:
     if not 0 <= entry.header_offset <= file_size - _LOCAL_HEADER:
         raise WeightsError("weights.zip_truncated", file=path.name)
     header = read_at(path, entry.header_offset, _LOCAL_HEADER).tobytes()
-    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    offset = entry.header_offset + _LOCAL_HEADER + names
+    named, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    offset = entry.header_offset + _LOCAL_HEADER + named + extra
     if not header.startswith(b"PK\x03\x04") or offset + entry.file_size > file_size:
         raise WeightsError("weights.zip_truncated", file=path.name)
+    name = read_at(path, entry.header_offset + _LOCAL_HEADER, named).tobytes()
+    if name != entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF8 else "cp437"):
+        raise WeightsError("files.part_differs", file=path.name, record=entry.filename[-80:])
     return Record(path, entry.filename, offset, entry.file_size, entry.CRC)
 
 
@@ -131,6 +181,9 @@ def view_tensor(view: StoredView, read: Callable[[int, int], NDArray[np.uint8]])
     shape = view.shape or (1,)
     stride = view.stride or (1,)
     dtype = NUMPY[view.storage.dtype]
+
+    def no_rows(start: int, stop: int) -> Array:
+        return np.empty((stop - start, *shape[1:]), dtype)
 
     def dense_rows(start: int, stop: int) -> Array:
         row = prod(shape[1:])
@@ -145,7 +198,8 @@ def view_tensor(view: StoredView, read: Callable[[int, int], NDArray[np.uint8]])
         data = read(first * dtype.itemsize, (first + span) * dtype.itemsize).view(dtype)
         return as_strided(data, sizes, tuple(step * dtype.itemsize for step in stride)).copy()
 
-    return Tensor(view.storage.dtype, shape, dense_rows if _is_dense(shape, stride) else strided_rows)
+    some_rows = dense_rows if _is_dense(shape, stride) else strided_rows
+    return Tensor(view.storage.dtype, shape, some_rows if prod(shape) else no_rows)
 
 
 def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

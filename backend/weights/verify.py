@@ -4,6 +4,7 @@ folder was made.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import numpy as np
 from backend.errors import Cancelled, WeightsError
 from backend.events import Progress
 from backend.text import Message
-from backend.weights.checkpoint import SLAB_BYTES
+from backend.weights.ahead import made_ahead
+from backend.weights.checkpoint import SLAB_BYTES, Tensor
 from backend.weights.disk import read_at
 from backend.weights.dtypes import all_finite
 from backend.weights.huggingface import open_huggingface
+from backend.weights.meta import open_meta
+from backend.weights.meta_files import is_meta
 from backend.weights.safetensors_file import read_safetensors
 
 
@@ -23,14 +27,14 @@ def verify(
 ) -> Iterator[Progress]:
     """Re-read a model folder. Yields bytes done; ``expected`` is file name -> sha256 for the files to compare.
 
-    Opening it checks headers, index, tensor names and shapes against config.json; reading it checks that every file has
-    the bytes that were written and that all weights are finite numbers.
+    Opening it checks headers, index, tensor names and shapes against config.json or params.json; reading it checks that
+    every file has the bytes that were written and that all weights are finite numbers.
 
     Raises:
         WeightsError: something is not as it should be; the message names the file, and the tensor where there is one.
         Cancelled: ``cancelled`` said so.
     """
-    checkpoint = open_huggingface(folder)
+    checkpoint = open_meta(folder) if is_meta(folder) else open_huggingface(folder)
     files = sorted(set(expected) | {file.path.name for file in checkpoint.files})
     sizes = {name: _size(folder / name) for name in files}
     total, done = sum(sizes.values()), 0
@@ -55,18 +59,18 @@ def _size(path: Path) -> int:
 
 def _read(path: Path, size: int) -> Iterator[memoryview]:
     """Yield a file from start to end in parts; numbers of a weights file are looked at as they go by."""
-    at = 0
     if path.suffix == ".safetensors":
         tensors = read_safetensors(path)
-        at = size - sum(tensor.nbytes for tensor in tensors.values())
-        yield read_at(path, 0, at).data
-        for name, tensor in tensors.items():
-            for slab in tensor.slabs():
-                if not all_finite(slab, tensor.dtype):
-                    raise WeightsError("weights.not_finite", file=path.name, name=name)
-                at += slab.nbytes
-                yield np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data
-    while at < size:
-        count = min(SLAB_BYTES, size - at)
-        yield read_at(path, at, count).data
-        at += count
+        yield read_at(path, 0, size - sum(tensor.nbytes for tensor in tensors.values())).data
+        cuts = ((name, cut) for name, tensor in tensors.items() for cut in tensor.cuts())
+        yield from made_ahead(partial(_finite, tensors[name], cut, name, path.name) for name, cut in cuts)
+    else:
+        for at in range(0, size, SLAB_BYTES):
+            yield read_at(path, at, min(SLAB_BYTES, size - at)).data
+
+
+def _finite(tensor: Tensor, cut: tuple[int, int], name: str, file: str) -> memoryview:
+    slab = tensor.rows(*cut)
+    if not all_finite(slab, tensor.dtype):
+        raise WeightsError("weights.not_finite", file=file, name=name)
+    return np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data

@@ -10,26 +10,23 @@ limit (huggingface_hub, ``split_state_dict_into_shards_factory``).
 
 import hashlib
 import json
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from backend.errors import Cancelled
 from backend.events import Progress
 from backend.text import Message
+from backend.weights.ahead import made_ahead
 from backend.weights.checkpoint import SLAB_BYTES, Checkpoint, Tensor
 from backend.weights.dtypes import Array
-from backend.weights.partial import Journal, check_room, hash_file, replace_file, reserve, writing
+from backend.weights.partial import Journal, check_room, hash_file, replace_file, writing
 from backend.weights.safetensors_file import file_order, header_bytes
+from backend.weights.sink import Sink
 
 SHARD_BYTES = 5_000_000_000
 INDEX = "model.safetensors.index.json"
-_AHEAD = 2  # slabs that may wait for the disk
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,14 @@ def save(
         for shard in shards:
             if shard.name in journal.done:
                 continue
-            sink = _Sink(folder / f"{shard.name}.part", shard.nbytes)
-            for step, name in _write(shard, sink, slab_bytes=slab_bytes, cancelled=cancelled):
-                done += step
-                note = Message(checkpoint.doing, {"index": names.get(name, 1), "count": len(names)})
-                yield Progress(done, total, note)
-            # Only what passed its checksums may be noted as done: a later run will not look at it again.
-            checkpoint.check_sources()
-            journal.add(shard.name, sink.publish(folder / shard.name))
+            with Sink(folder / f"{shard.name}.part", shard.nbytes) as sink:
+                for step, name in _write(shard, sink, slab_bytes=slab_bytes, cancelled=cancelled):
+                    done += step
+                    note = Message(checkpoint.doing, {"index": names.get(name, 1), "count": len(names)})
+                    yield Progress(done, total, note)
+                # Only what passed its checksums may be noted as done: a later run will not look at it again.
+                checkpoint.check_sources()
+                journal.add(shard.name, sink.publish(folder / shard.name))
         if len(shards) > 1:
             replace_file(folder / INDEX, _index(checkpoint, shards))
             journal.add(INDEX, hash_file(folder / INDEX))
@@ -128,58 +125,20 @@ def _still_good(path: Path, shard: Shard, sha256: str) -> bool:
     return path.is_file() and path.stat().st_size == shard.nbytes and hash_file(path) == sha256
 
 
-class _Sink:
-    """A file that grows from start to end and is hashed on the way, under a name that does not look finished."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self.digest = hashlib.sha256()
-        self.file = path.open("wb", buffering=0)
-        try:
-            reserve(self.file.fileno(), size)
-        except OSError:
-            self.file.close()
-            raise
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Append bytes; returns how many."""
-        view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-        self.digest.update(data)
-        return len(data)
-
-    def write_slab(self, slab: Array) -> int:
-        """Append the numbers of a slab; returns their bytes."""
-        return self.write(np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data)
-
-    def publish(self, path: Path) -> str:
-        """Give the durable file its real name; returns its sha256."""
-        self.path.replace(path)
-        return self.digest.hexdigest()
+def _write(shard: Shard, sink: Sink, *, slab_bytes: int, cancelled: Callable[[], bool]) -> Iterator[tuple[int, str]]:
+    """Write the bytes of one file in order, while others make the next slabs. Yields (bytes, tensor name)."""
+    yield sink.write(shard.header), ""
+    cuts = ((name, cut) for name, tensor in shard.tensors.items() for cut in tensor.cuts(slab_bytes))
+    for name, slab in made_ahead(partial(_slab, shard.tensors[name], cut, name) for name, cut in cuts):
+        if cancelled():
+            raise Cancelled("weights.cancelled")
+        step = sink.write_slab(slab)
+        del slab  # it would stay until the next one is there
+        yield step, name
 
 
-def _write(shard: Shard, sink: _Sink, *, slab_bytes: int, cancelled: Callable[[], bool]) -> Iterator[tuple[int, str]]:
-    """Write one file and make it durable. Yields (bytes, tensor name) as they reach the disk."""
-    waiting: deque[tuple[Future[int], str]] = deque()
-    with sink.file, ThreadPoolExecutor(1, thread_name_prefix="weights-writer") as writer:
-        yield sink.write(shard.header), ""
-        for name, tensor in shard.tensors.items():
-            for slab in tensor.slabs(slab_bytes):
-                if cancelled():
-                    raise Cancelled("weights.cancelled")
-                waiting.append((writer.submit(sink.write_slab, slab), name))
-                del slab
-                if len(waiting) > _AHEAD:
-                    yield _finished(waiting)
-        while waiting:
-            yield _finished(waiting)
-        os.fsync(sink.file.fileno())
-
-
-def _finished(waiting: deque[tuple[Future[int], str]]) -> tuple[int, str]:
-    future, name = waiting.popleft()
-    return future.result(), name
+def _slab(tensor: Tensor, cut: tuple[int, int], name: str) -> tuple[str, Array]:
+    return name, tensor.rows(*cut)
 
 
 def _index(checkpoint: Checkpoint, shards: Sequence[Shard]) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import UsageError
-from backend.library import delete_model, find_model, read_model, read_models
+from backend.library import delete_model, find_folder, find_model, read_model, read_models
 
 
 def model(folder: Path, **record: object) -> Path:
@@ -34,6 +34,19 @@ def test_a_folder_dropped_in_by_hand_is_listed_as_untried(tmp_path: Path) -> Non
     assert info.context == 2048
 
 
+def test_a_model_in_metas_layout_is_for_other_programs_and_can_be_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "consolidated.00.pth").write_bytes(b"x" * 100)
+    (folder / "cria.json").write_text('{"layout": "meta"}', encoding="utf-8")
+    info = read_model(folder)
+    assert (info.problem, info.bytes) == ("library.meta_layout", 100)
+    with pytest.raises(UsageError):
+        find_model(tmp_path, "exported")
+    delete_model(find_folder(tmp_path, "exported"), in_use=False)
+    assert not folder.exists()
+
+
 def test_unfinished_and_stray_things_are_not_listed(tmp_path: Path) -> None:
     model(tmp_path / "demo")
     model(tmp_path / ".partial-job")
@@ -46,6 +59,7 @@ def test_unfinished_and_stray_things_are_not_listed(tmp_path: Path) -> None:
     ("files", "key"),
     [
         (["consolidated.00.pth"], "library.raw"),
+        (["consolidated.00.pth", "config.json"], "library.raw"),
         (["adapter_config.json", "adapter_model.bin"], "library.adapter"),
         (["model.safetensors"], "library.no_config"),
         (["config.json"], "library.no_weights"),

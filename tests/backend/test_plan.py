@@ -1,5 +1,6 @@
 """Plans: sizes come from the files, what cannot work is refused before anything is written."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,15 +33,50 @@ def machine(tmp_path: Path) -> Hardware:
 
 def test_steps_in_order_with_real_sizes(plan: Plan) -> None:
     assert [step.id for step in plan.steps] == ["fetch", "merge", "finish", "verify", "try"]
-    assert plan.steps[0].reads == 1000 + 500 + 2 + 2
+    assert plan.steps[0].reads == 0  # nothing was published with a sum, so nothing is read for its own sake
     assert plan.steps[1].reads == 1500
     assert plan.steps[1].writes == 1000
     assert plan.disk_bytes >= 1000
 
 
+def test_what_has_a_published_sum_is_read_before_it_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    base = weights(folder, 1000, "consolidated.00.pth")
+    (folder / "checklist.chk").write_text("0" * 32 + "  consolidated.00.pth\n", encoding="utf-8")
+    assert make_plan(custom_recipe("x", base=base)).steps[0].reads == 1000
+
+
+def test_an_archive_is_planned_by_what_it_unpacks_to(tmp_path: Path) -> None:
+    base = weights(tmp_path / "b", 10)
+    lora = tmp_path / "lora.zip"
+    with zipfile.ZipFile(lora, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("lora/adapter_config.json", "{}")
+        out.writestr("lora/adapter_model.bin", bytes(5000))
+    plan = make_plan(custom_recipe("x", base=base, loras=[f"{lora}:0.5"]))
+    assert plan.loras == ((str(lora), 0.5),)
+    assert (plan.steps[0].reads, plan.steps[0].writes) == (lora.stat().st_size, 5002)
+    assert plan.steps[1].reads == 5010
+
+
 def test_no_self_test_means_no_try(tmp_path: Path) -> None:
     plan = make_plan(custom_recipe("mine", base=weights(tmp_path / "b", 10)), self_test=False)
     assert "try" not in [step.id for step in plan.steps]
+
+
+def test_metas_layout_is_not_tried(tmp_path: Path) -> None:
+    plan = make_plan(custom_recipe("mine", base=weights(tmp_path / "b", 10), layout="meta"))
+    assert [step.id for step in plan.steps] == ["fetch", "merge", "finish", "verify"]
+    assert plan.steps[1].title.key == "steps.merge_meta"
+
+
+def test_another_number_format_is_planned_for_and_then_made_exact(tmp_path: Path) -> None:
+    plan = make_plan(custom_recipe("mine", base=weights(tmp_path / "b", 1000), dtype="float32"))
+    assert plan.steps[1].writes == 2000
+    assert plan.steps[1].memory > 300_000_000  # torch rounds
+    exact = plan.with_output(2400)
+    assert [step.writes for step in exact.steps[1:4:2]] == [2400, 0]
+    assert [step.reads for step in exact.steps[3:]] == [2400, 2400]
+    assert Plan.from_json(exact.to_json()) == exact
 
 
 def test_the_merge_says_what_it_does(tmp_path: Path) -> None:

@@ -81,6 +81,22 @@ def test_loras_with_and_without_a_scale(tmp_path: Path) -> None:
     ]
 
 
+def test_number_format_layout_and_rule_are_read(tmp_path: Path) -> None:
+    text = 'dtype = "bfloat16"\nlayout = "meta"\n' + GOOD + '[delta]\nsource = "/d"\nrule = "mean"\n'
+    recipe = read_recipe(write(tmp_path, text))
+    assert recipe.delta is not None
+    assert (recipe.dtype, recipe.layout, recipe.delta.rule) == ("bfloat16", "meta", "mean")
+    plain = read_recipe(write(tmp_path, GOOD))
+    assert (plain.dtype, plain.layout) == (None, "huggingface")
+
+
+@pytest.mark.parametrize("line", ['dtype = "int3"', 'layout = "gguf"', "dtype = 16"])
+def test_a_number_format_or_layout_that_is_not_known_is_named(tmp_path: Path, line: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_recipe(write(tmp_path, f"{line}\n{GOOD}"))
+    assert line.split()[0] in caught.value.text()
+
+
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         find_recipe(read_recipes([ASSETS / "recipes"]), "vicuna-900b")

@@ -136,3 +136,13 @@ def test_an_unplanned_exception_becomes_a_sentence() -> None:
     text = unexpected(ValueError("bad thing")).text()
     assert "ValueError" in text
     assert "bad thing" in text
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\x1b[31mb", "a\0b", "a\u202eb", "a\u2028b", "a\ud800b", "a\x9bb"])
+def test_a_value_cannot_say_something_else_than_its_sentence(value: str) -> None:
+    text = WeightsError("weights.tensor_missing", name=value).text()
+    assert len(text.splitlines()) == 2
+    assert value[1] not in text.splitlines()[0]
+    assert "\\" in text
+    text.encode("utf-8")
+    assert "骆马 é 🦙" in say("en", "weights.tensor_missing.say", name="骆马 é 🦙")

@@ -87,7 +87,7 @@ class Visitor:
 
     def start(self, name: str, *fields: str) -> set[Any]:
         recipe = self.shown[self.view.at_recipe]
-        return self.take(self.handlers.start(self.request, recipe, name, *(fields or ("",) * 5)))
+        return self.take(self.handlers.start(self.request, recipe, name, *(fields or ("",) * 7)))
 
     @property
     def view(self) -> SetupView:
@@ -335,12 +335,12 @@ def test_a_recipe_can_be_set_up_again_under_another_name(world: World) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (("", "", "", "mine", ""), "base folder is empty"),
-        (("/nowhere", "", "", " ", ""), "no name yet"),
-        (("/nowhere", "", "", "My Model", ""), "cannot be the name"),
-        (("/nowhere", "", "", "mine", ""), "There is no folder /nowhere"),
-        (("builtin:demo/base", "meta/llama", "", "mine", ""), "repository on a model hub"),
-        (("builtin:demo/base", "", "/lora/a:0.5\n", "mine", ""), "There is no folder /lora/a."),
+        (("", "", "", "mine", "", "", ""), "base folder is empty"),
+        (("/nowhere", "", "", " ", "", "", ""), "no name yet"),
+        (("/nowhere", "", "", "My Model", "", "", ""), "cannot be the name"),
+        (("/nowhere", "", "", "mine", "", "", ""), "There is no folder /nowhere"),
+        (("builtin:demo/base", "meta/llama", "", "mine", "", "", ""), "repository on a model hub"),
+        (("builtin:demo/base", "", "/lora/a:0.5\n", "mine", "", "", ""), "There is no folder /lora/a."),
     ],
 )
 def test_what_is_wrong_with_the_form_is_said_under_the_form(world: World, fields: Sequence[str], words: str) -> None:
@@ -352,16 +352,20 @@ def test_what_is_wrong_with_the_form_is_said_under_the_form(world: World, fields
 
 def test_the_form_leads_to_a_plan_and_a_job_of_that_name(world: World) -> None:
     visitor = world.visit()
-    fields = ("builtin:demo/base", "builtin:demo/delta", "builtin:demo/lora:0.5\n\n", "mine", "alpaca")
+    fields = (
+        "builtin:demo/base", "builtin:demo/delta", "builtin:demo/lora:0.5\n\n", "mine", "alpaca", "float32", "",
+    )  # fmt: skip
     visitor.take(world.handlers.plan_form(visitor.request, *fields))
     assert visitor.stage == "plan"
     facts = visitor.page(visitor.view.receipt).facts()
     assert (facts["LoRA"], facts["Prompt format"]) == ("ships with Cria (demo/lora) (scale 0.5)", "alpaca")
+    assert facts["Number format"] == "float32"
     visitor.start("mine", *fields)
     assert visitor.stage == "run"
     assert world.ended() is JobState.DONE
     plan = world.jobs.plan(world.jobs.views()[0].id)
     assert (plan.name, plan.loras, plan.template) == ("mine", (("builtin:demo/lora", 0.5),), "alpaca")
+    assert (plan.dtype, plan.layout) == ("float32", "huggingface")
 
 
 def test_back_leads_to_the_gallery(world: World) -> None:
@@ -391,7 +395,7 @@ def test_a_stranger_may_look_and_not_touch(slow: World) -> None:
             stranger.press(act, name)
     for forbidden in (slow.handlers.plan_form, lambda *a: slow.handlers.start(a[0], "demo", "x", *a[1:])):
         with pytest.raises(Refused):
-            forbidden(stranger.request, "builtin:demo/base", "", "", "mine", "")
+            forbidden(stranger.request, "builtin:demo/base", "", "", "mine", "", "", "")
     stranger.press("stage", "choose")
     assert {act for act, _ in stranger.page(stranger.view.banner).acts()} == {"show"}
     stranger.press("show", job)

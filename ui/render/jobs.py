@@ -102,10 +102,11 @@ def _sample(sample: Sample | None, language: str) -> str:
     if sample is None:
         return ""
     verdict = say(language, "setup.job.stopped" if sample.stopped else "setup.job.not_stopped")
+    cause = remark(tell(language, sample.cause), kind="warn") if sample.cause else ""
     return (
         f'<section class="sample"><h4>{esc(say(language, "setup.job.sample"))}</h4>'
         f'<p class="asked">{esc(sample.question)}</p><p class="answered">{esc(sample.answer)}</p>'
-        f'<p class="figures">{esc(verdict)}</p></section>'
+        f'<p class="figures">{esc(verdict)}</p>{cause}</section>'
     )
 
 

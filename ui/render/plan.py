@@ -6,6 +6,7 @@ Knows nothing about gradio, and nothing about how a plan was made or will be run
 from collections.abc import Sequence
 
 from backend.hardware import Hardware
+from backend.jobs.examination import Findings
 from backend.plan import Plan, Step
 from backend.text import say, tell
 from backend.units import bytes_text
@@ -25,7 +26,12 @@ def _ingredients(plan: Plan, language: str) -> str:
     for number, (source, scale) in enumerate(plan.loras, 1):
         label = say(language, "setup.plan.lora" if len(plan.loras) == 1 else "setup.plan.lora_number", number=number)
         rows[label] = _source(source, scale, language)
-    rows[say(language, "setup.plan.template")] = plan.template or say(language, "setup.plan.template_auto")
+    if plan.layout == "meta":
+        rows[say(language, "setup.plan.layout")] = say(language, "setup.form.layout_meta")
+    else:
+        rows[say(language, "setup.plan.template")] = plan.template or say(language, "setup.plan.template_auto")
+    if plan.dtype:
+        rows[say(language, "setup.form.dtype")] = plan.dtype
     return facts(rows)
 
 
@@ -71,11 +77,17 @@ def _totals(plan: Plan, hardware: Hardware, language: str) -> str:
     )
 
 
-def plan_receipt(plan: Plan, hardware: Hardware, language: str) -> str:
-    """Return a plan as HTML."""
+def _found(found: Findings | None, language: str) -> str:
+    if found is None:
+        return ""
+    lines = "".join(f"<li>{esc(tell(language, note))}</li>" for note in found.notes)
+    return f'<section class="found"><h4>{esc(say(language, "setup.plan.found"))}</h4><ul>{lines}</ul></section>'
+
+
+def plan_receipt(plan: Plan, hardware: Hardware, language: str, *, found: Findings | None = None) -> str:
+    """Return a plan as HTML, with what the headers of its sources told."""
     title = plan.title.get(language) or plan.title.get("en", plan.name)
     return (
-        f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, language)}{_table(plan.steps, language)}'
-        f'<div class="totals">{_totals(plan, hardware, language)}</div>'
-        "</section>"
+        f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, language)}{_found(found, language)}'
+        f'{_table(plan.steps, language)}<div class="totals">{_totals(plan, hardware, language)}</div></section>'
     )

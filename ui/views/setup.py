@@ -42,13 +42,15 @@ class FormView:
     loras: gr.Textbox
     name: gr.Textbox
     template: gr.Dropdown
+    dtype: gr.Dropdown
+    layout: gr.Dropdown
     show: gr.Button
     problem: gr.HTML
 
     @property
     def fields(self) -> list[gr.Textbox | gr.Dropdown]:
         """What a person fills in, in the order handlers take it."""
-        return [self.base, self.delta, self.loras, self.name, self.template]
+        return [self.base, self.delta, self.loras, self.name, self.template, self.dtype, self.layout]
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,18 @@ def _field(key: str, name: str, *, lines: int = 1) -> gr.Textbox:
     )
 
 
+def _choice(key: str, name: str) -> gr.Dropdown:
+    """Return a list to pick from whose first entry leaves the matter to Cria; the page's load fills in the rest."""
+    return gr.Dropdown(
+        [(label(f"setup.form.{key}_auto"), "")],
+        value="",
+        label=label(f"setup.form.{key}"),
+        info=label(f"setup.form.{key}_info"),
+        elem_id=name,
+        min_width=260,
+    )
+
+
 def _form() -> FormView:
     with gr.Accordion(label("setup.form.title"), open=False, elem_id="own-folders") as box:
         gr.Markdown(label("setup.form.intro"))
@@ -106,17 +120,12 @@ def _form() -> FormView:
         loras = _field("loras", "form-loras", lines=2)
         with gr.Row():
             name = _field("name", "form-name")
-            template = gr.Dropdown(
-                [(label("setup.form.template_auto"), "")],
-                value="",
-                label=label("setup.form.template"),
-                info=label("setup.form.template_info"),
-                elem_id="form-template",
-                min_width=260,
-            )
+            template = _choice("template", "form-template")
+        with gr.Row():
+            dtype, layout = _choice("dtype", "form-dtype"), _choice("layout", "form-layout")
         problem = gr.HTML(elem_id="form-problem")
         show = gr.Button(label("setup.form.show_plan"), elem_id="form-show")
-    return FormView(box, base, delta, loras, name, template, show, problem)
+    return FormView(box, base, delta, loras, name, template, dtype, layout, show, problem)
 
 
 def build_setup() -> SetupView:

@@ -3,7 +3,7 @@
 Whatever changes the machine asks ``require_admin`` first, in the handler: a hidden button protects nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import gradio as gr
 from backend.engines.base import EngineState
 from backend.errors import CriaError, UsageError
 from backend.plan import Plan, make_plan
-from backend.recipes import check_name, custom_recipe
+from backend.recipes import DTYPES, LAYOUTS, check_name, custom_recipe
 from backend.services import Services
 from backend.text import say
 from ui.access import require_admin
@@ -22,21 +22,31 @@ from ui.views.setup import SetupView
 from ui.wiring.setup_screen import Place, Screen, Updates
 
 
-def _plan_form(base: str, delta: str, loras: str, name: str, template: str) -> Plan:
-    """Turn what a person typed into a plan.
+def _plan_form(*fields: str) -> Plan:
+    """Turn what a person typed into a plan; the fields come in the form's order.
 
     Raises:
         UsageError, SourceError: something is missing or cannot be used.
     """
+    base, delta, loras, name, template, dtype, layout = fields
     if not base.strip():
         raise UsageError("setup.form.no_base")
     if not name.strip():
         raise UsageError("setup.form.no_name")
-    lines = [line.strip() for line in loras.splitlines() if line.strip()]
     recipe = custom_recipe(
-        name.strip(), base=base.strip(), delta=delta.strip() or None, loras=lines, template=template or None
+        name.strip(),
+        base=base.strip(),
+        delta=delta.strip() or None,
+        loras=[line.strip() for line in loras.splitlines() if line.strip()],
+        template=template or None,
+        dtype=dtype or None,
+        layout=layout or LAYOUTS[0],
     )
     return make_plan(recipe)
+
+
+def _choices(key: str, names: Iterable[str], words: str) -> gr.Dropdown:
+    return gr.Dropdown(choices=[(say(words, f"setup.form.{key}_auto"), ""), *((name, name) for name in names)])
 
 
 Act = Callable[[Screen, str], Updates]
@@ -93,7 +103,7 @@ class SetupHandlers:
         self.outputs = [
             *view.cards, view.choose, view.plan, view.run, view.at_stage, view.at_recipe, view.at_job, view.at_seen,
             view.timer, view.receipt, view.name, view.plan_problem, view.guest, view.machine, view.form.box,
-            view.form.template, view.form.problem, shell.tabs,
+            view.form.template, view.form.dtype, view.form.layout, view.form.problem, shell.tabs,
         ]  # fmt: skip
 
     def row(self, updates: Updates) -> tuple[Any, ...]:
@@ -113,12 +123,13 @@ class SetupHandlers:
             self.view.machine: screen.machine(),
             self.view.guest: "" if screen.admin else guest,
             self.view.form.box: gr.Accordion(visible=screen.admin),
-            self.view.form.template: gr.Dropdown(choices=self._templates(words)),
+            self.view.form.template: _choices("template", self.services.templates(), words),
+            self.view.form.dtype: _choices("dtype", DTYPES, words),
+            self.view.form.layout: gr.Dropdown(
+                choices=[(say(words, "setup.form.layout_auto"), ""), (say(words, "setup.form.layout_meta"), "meta")]
+            ),
         }
         return self.row(updates)
-
-    def _templates(self, words: str) -> list[tuple[str, str]]:
-        return [(say(words, "setup.form.template_auto"), ""), *((name, name) for name in self.services.templates())]
 
     def check(self, request: gr.Request) -> str:
         """Look at the machine again."""

@@ -132,16 +132,17 @@ class Screen:
 
     def go_plan(self, plan: Plan, recipe: str, error: CriaError | None = None) -> Updates:
         """Bring a browser to a plan's receipt, with a free name for what it makes."""
-        hardware = self.services.hardware()
+        hardware, found = self.services.hardware(), None
         named = replace(plan, name=self._free_name(plan.name))
         if error is None:
             try:
+                named, found = self.services.examine(named)
                 check_plan(named, hardware, self.services.settings.models_dir)
-            except CriaError as found:
-                error = found
+            except CriaError as raised:
+                error = raised
         return {
             **self.go(Place("plan", recipe=recipe)),
-            self.view.receipt: self._headed("setup.plan.heading", plan_receipt(named, hardware, self.language)),
+            self.view.receipt: self._headed("setup.plan.heading", plan_receipt(named, hardware, self.language, found=found)),
             self.view.name: named.name,
             self.view.plan_problem: problem(error, self.language) if error else "",
         }

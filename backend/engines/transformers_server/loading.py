@@ -21,9 +21,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from backend.engines.base import EngineOptions, Sampling
 from backend.engines.folder import ModelFolder, open_folder, wanted_context
 from backend.engines.generator import Generator, Readiness
-from backend.engines.transformers_server import batching
+from backend.engines.transformers_server import batching, other_kinds
 from backend.engines.transformers_server.batching import BatchedTokens
 from backend.engines.transformers_server.one_at_a_time import SingleTokens
+from backend.engines.transformers_server.other_kinds import decoder_start
 from backend.engines.transformers_server.placement import Machine, Need, Placement, Room, place
 from backend.engines.transformers_server.quantise import quantisation, spare_odd_shapes
 from backend.engines.transformers_server.text_generator import TextGenerator
@@ -32,7 +33,7 @@ from backend.engines.transformers_server.tokens import TokenSource
 from backend.errors import CriaError, WeightsError
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint, Tensor
-from backend.weights.shape import EMBED, HEAD, ModelShape
+from backend.weights.shape import EMBED, HEAD, ModelShape, Shape
 
 _VIEW_AS = {"BF16": torch.bfloat16}
 
@@ -52,9 +53,13 @@ def load(readiness: Readiness) -> Generator:
     placement = place(need_of(folder.checkpoint, wanted), options, look_around())
     tokenizer = load_tokenizer(folder)
     model = load_model(folder.checkpoint, options, placement, _Progress(readiness))
-    several = len(placement.gpus) > 1
-    source: TokenSource = SingleTokens(model, eos=folder.eos) if several else _batched(model, folder, placement)
-    asyncio.run(_first_token(source, folder.checkpoint.shape.bos or 0))
+    shape = folder.checkpoint.shape
+    single = len(placement.gpus) > 1 or not isinstance(shape, ModelShape)
+    start = decoder_start(shape)
+    source: TokenSource = (
+        SingleTokens(model, eos=folder.eos, start=start) if single else _batched(model, folder, placement)
+    )
+    asyncio.run(_first_token(source, shape.bos or 0))
     return TextGenerator(
         tokenizer,
         source,
@@ -62,7 +67,9 @@ def load(readiness: Readiness) -> Generator:
         stops=folder.stops,
         context=placement.context,
         placement=placement.message,
-        note=_note(placement, options, wanted=wanted, template=bool(tokenizer.chat_template), single=several),
+        note=_note(
+            placement, options, wanted=wanted, template=bool(tokenizer.chat_template), waits=_waits(shape, placement)
+        ),
     )
 
 
@@ -78,10 +85,15 @@ def look_around() -> Machine:
 
 def need_of(checkpoint: Checkpoint, context: int) -> Need:
     """Return a model in numbers. Quantisation shrinks the matrices of the layers, not embeddings and output."""
-    shape = checkpoint.shape
     matrices = sum(prod(t.shape) for name, t in checkpoint.items() if len(t.shape) == 2 and name not in (EMBED, HEAD))
-    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim  # keys and values
-    return Need(matrices, checkpoint.parameters - matrices, cache, context)
+    return Need(matrices, checkpoint.parameters - matrices, cache_per_token(checkpoint.shape), context)
+
+
+def cache_per_token(shape: Shape) -> int:
+    """Return how many numbers, keys and values together, one token of context keeps."""
+    if isinstance(shape, ModelShape):
+        return 2 * shape.layers * shape.kv_heads * shape.head_dim
+    return other_kinds.cache_per_token(shape)
 
 
 def config_of(shape: ModelShape, eos: tuple[int, ...] = ()) -> LlamaConfig:
@@ -140,10 +152,14 @@ def load_model(checkpoint: Checkpoint, options: EngineOptions, placement: Placem
         WeightsError: a tensor is missing, unexpected or of another shape.
     """
     state: Mapping[str, _Lazy] = {name: _Lazy(tensor, progress) for name, tensor in checkpoint.items()}
-    dtype = getattr(torch, placement.dtype)
-    model, found = LlamaForCausalLM.from_pretrained(
+    dtype, shape = getattr(torch, placement.dtype), checkpoint.shape
+    if isinstance(shape, ModelShape):
+        model_class, config = LlamaForCausalLM, config_of(shape)
+    else:
+        model_class, config = other_kinds.model_of(shape)
+    model, found = model_class.from_pretrained(
         None,
-        config=config_of(checkpoint.shape),
+        config=config,
         state_dict=state,
         dtype=dtype,
         device_map=_device_map(placement),
@@ -169,8 +185,8 @@ def _device_map(placement: Placement) -> str | dict[str, Any]:
 
 
 def _batched(model: Any, folder: ModelFolder, placement: Placement) -> BatchedTokens:
-    shape, on_gpu = folder.checkpoint.shape, placement.device == "cuda"
-    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * getattr(torch, placement.dtype).itemsize
+    on_gpu = placement.device == "cuda"
+    per_token = cache_per_token(folder.checkpoint.shape) * getattr(torch, placement.dtype).itemsize
     conversations = batching.GPU_CONVERSATIONS if on_gpu else batching.CPU_CONVERSATIONS
     pages = batching.cache_pages(placement.context, placement.cache_room, per_token, conversations=conversations)
     chunk = batching.GPU_CHUNK if on_gpu else batching.CPU_CHUNK
@@ -187,14 +203,23 @@ async def _first_token(source: TokenSource, token: int) -> None:
         raise
 
 
-def _note(placement: Placement, options: EngineOptions, *, wanted: int, template: bool, single: bool) -> Message | None:
+def _waits(shape: Shape, placement: Placement) -> Message | None:
+    """Say why one reply is computed at a time, if that is so."""
+    if not isinstance(shape, ModelShape):
+        return Message("finish.found.one_at_a_time")
+    return Message("engine.note.one_at_a_time") if len(placement.gpus) > 1 else None
+
+
+def _note(
+    placement: Placement, options: EngineOptions, *, wanted: int, template: bool, waits: Message | None
+) -> Message | None:
     """Return the one thing most worth saying about how it was loaded."""
     if not template:
         return Message("engine.note.no_template")
     if placement.context < wanted:
         return Message("engine.note.shorter_context", {"context": placement.context, "wanted": wanted})
-    if single:
-        return Message("engine.note.one_at_a_time")
+    if waits:
+        return waits
     if options.bits != 16 and placement.device == "cpu":
         return Message("engine.note.bits_on_cpu", {"bits": options.bits})
     return None

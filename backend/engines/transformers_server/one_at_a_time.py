@@ -35,8 +35,9 @@ class SingleTokens:
 
     slots = 1
 
-    def __init__(self, model: Any, *, eos: Sequence[int]) -> None:
-        self._model, self._eos = model, list(eos) or None
+    def __init__(self, model: Any, *, eos: Sequence[int], start: int | None = None) -> None:
+        """``start``: the token a decoder begins with, where the prompt goes to an encoder."""
+        self._model, self._eos, self._start = model, list(eos) or None, start
         self._computed = 0
 
     async def stream(self, ids: Sequence[int], sampling: Sampling, limit: int) -> AsyncIterator[Sequence[int]]:
@@ -61,6 +62,7 @@ class SingleTokens:
                 max_new_tokens=limit,
                 eos_token_id=self._eos,
                 pad_token_id=(self._eos or [0])[0],
+                decoder_start_token_id=self._start,
                 **generate_options(sampling),
             )
             batch = torch.tensor([ids], device=self._model.device)

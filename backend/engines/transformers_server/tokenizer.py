@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from backend.engines.folder import ModelFolder
+from backend.engines.transformers_server.exact import exact
 from backend.errors import WeightsError
 from backend.weights.templates import Template, detect_template
 from backend.weights.tokenizer import find_vocabulary, kept_template, write_tokenizer
@@ -25,8 +26,8 @@ def load_tokenizer(folder: ModelFolder) -> Any:
     if not (folder.path / "tokenizer.json").is_file():
         with tempfile.TemporaryDirectory(prefix="cria-tokenizer-") as temporary:
             _mend_tokenizer(folder, Path(temporary))
-            return _read_tokenizer(Path(temporary), folder.path)
-    return _read_tokenizer(folder.path, folder.path)
+            return exact(_read_tokenizer(Path(temporary), folder.path), folder.path)
+    return exact(_read_tokenizer(folder.path, folder.path), folder.path)
 
 
 def _mend_tokenizer(folder: ModelFolder, place: Path) -> None:

@@ -115,8 +115,8 @@ def test_one_heavy_job_at_a_time(manager: JobManager, plan: Callable[..., Plan])
     first = manager.start(plan("one", "slow"))
     wait(manager, first, merging)
     second = manager.start(plan("two"))
-    time.sleep(0.5)
-    assert manager.view(second).state is JobState.QUEUED
+    wait(manager, second, lambda view: view.state is JobState.QUEUED)
+    assert manager.view(first).state is JobState.RUNNING
     manager.cancel(first)
     assert wait(manager, second, ended).state is JobState.DONE
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from backend.sources.folder import check_source, open_source
 from backend.weights.delta import add_delta
+from backend.weights.disk import source_file
 from backend.weights.finish import finish_folder
 from backend.weights.lora import add_lora
 from backend.weights.opening import open_checkpoint
@@ -62,7 +63,7 @@ def reference(lora: bool) -> Weights:
 @pytest.fixture(scope="module", params=[False, True], ids=["delta", "delta and lora"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
     out = tmp_path_factory.mktemp("demo") / "model"
-    list(check_source(open_source(str(BASE)), cancelled=lambda: False))
+    list(check_source(open_source(str(BASE)), look=source_file, cancelled=lambda: False))
     checkpoint = add_delta(open_checkpoint(BASE), open_checkpoint(DELTA))
     sources = [DELTA, BASE]
     if request.param:

@@ -171,6 +171,19 @@ def test_cria_json_keeps_what_it_was_told(model: Path) -> None:
     assert json.loads((model / FILE).read_text())["stop"] == ["###"]
 
 
+def test_a_cria_json_without_a_layout_is_hugging_faces(model: Path) -> None:
+    write_cria_json(model, provenance(layout="meta"))
+    found = read_cria_json(model)
+    assert found is not None
+    assert found.layout == "meta"
+    table = json.loads((model / FILE).read_text())
+    del table["layout"]
+    (model / FILE).write_text(json.dumps(table))
+    found = read_cria_json(model)
+    assert found is not None
+    assert found.layout == "huggingface"
+
+
 @pytest.mark.parametrize(
     "content", ["[]", "{", '{"format": 99}', '{"format": 1}', '{"format": 1, "origins": 5, "recipe": null}']
 )

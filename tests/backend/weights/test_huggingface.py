@@ -101,7 +101,7 @@ CASES = {
         "weights.file_is_pointer",
     ),
     "shard is empty": (lambda f: (f / ONE).write_bytes(b""), "weights.file_empty"),
-    "another model": (lambda f: edit(f / "config.json", lambda d: d.update(model_type="t5")), "weights.not_llama"),
+    "another model": (lambda f: edit(f / "config.json", lambda d: d.update(model_type="t5")), "weights.tensor_missing"),
     "type a list": (lambda f: edit(f / "config.json", lambda d: d.update(model_type=[1])), "weights.not_llama"),
     "quantised": (
         lambda f: edit(f / "config.json", lambda d: d.update(quantization_config={"bits": 4})),

@@ -9,6 +9,7 @@ import pytest
 
 from backend.text import LANGUAGES, catalogue
 
+AREAS = ("weights.", "files.", "delta.", "lora.")  # catalogues that only this package uses
 PACKAGE = Path(__file__).resolve().parents[3] / "backend" / "weights"
 
 
@@ -20,7 +21,7 @@ def uses() -> dict[str, set[str]]:
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
             key = node.args[0].value
-            if not isinstance(key, str) or not key.startswith("weights."):
+            if not isinstance(key, str) or not key.startswith(AREAS):
                 continue
             names = {keyword.arg for keyword in node.keywords if keyword.arg}
             if len(node.args) > 1 and isinstance(node.args[1], ast.Dict):
@@ -46,14 +47,14 @@ def test_every_key_has_its_text_and_its_values() -> None:
 def test_nothing_in_the_catalogue_is_unused() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py"))
     for key in catalogue("en"):
-        if key.startswith("weights."):
+        if key.startswith(AREAS):
             assert f'"{re.sub(r".(say|hint)$", "", key)}"' in source, key
 
 
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
 def test_other_languages_say_the_same(language: str) -> None:
-    english = {key: text for key, text in catalogue("en").items() if key.startswith("weights.")}
-    other = {key: text for key, text in catalogue(language).items() if key.startswith("weights.")}
+    english = {key: text for key, text in catalogue("en").items() if key.startswith(AREAS)}
+    other = {key: text for key, text in catalogue(language).items() if key.startswith(AREAS)}
     assert other.keys() == english.keys()
     for key, text in english.items():
         assert fields(other[key]) == fields(text), key

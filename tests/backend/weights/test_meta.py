@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from backend.errors import WeightsError
 from backend.weights.meta import open_meta
-from backend.weights.shape import ffn_from_params
-from tests.backend.weights.make import Tiny, weights, write_meta
+from backend.weights.meta_files import least_bytes
+from backend.weights.meta_params import ffn_from_params
+from backend.weights.meta_releases import Size
+from backend.weights.opening import open_checkpoint
+from tests.backend.weights.make import Tiny, weights, write_hf, write_meta
 from tests.backend.weights.reading import loaded, same_bits
-
-PARAMS_7B = '{"dim": 4096, "multiple_of": 256, "n_heads": 32, "n_layers": 32, "norm_eps": 1e-06, "vocab_size": -1}'
 
 
 @given(
@@ -112,8 +114,20 @@ CASES = {
     "params twice a key": (lambda f: (f / "params.json").write_text('{"dim": 1, "dim": 2}'), "weights.json_bad"),
     "params a list": (lambda f: (f / "params.json").write_text("[]"), "weights.json_bad"),
     "params a page": (lambda f: (f / "params.json").write_text("<html>"), "weights.file_is_page"),
-    "vision": (lambda f: change_params(f, vision_chunk_size=448), "weights.params_foreign"),
-    "quantised": (lambda f: change_params(f, quantization_args={"scheme": "int4"}), "weights.params_foreign"),
+    "vision": (lambda f: change_params(f, vision_chunk_size=448), "meta.is_vision"),
+    "quantised": (lambda f: change_params(f, quantization_args={"scheme": "int4"}), "meta.is_quantised"),
+    "adapter trained in": (lambda f: change_params(f, lora_args={"rank": 16}), "meta.is_lora"),
+    "pruned": (lambda f: change_params(f, hidden_dim=32), "meta.is_pruned"),
+    "experts": (lambda f: change_params(f, moe_args={"num_experts": 16}), "meta.is_mixture"),
+    "8-bit": (lambda f: (f / "fp8_scales_0.pt").write_bytes(b"x"), "meta.is_fp8"),
+    "vision tensors": (
+        lambda f: [reshape(f, n, vision_model__x=torch.zeros(3).half()) for n in (0, 1)],
+        "meta.is_vision",
+    ),
+    "quantised tensors": (
+        lambda f: [reshape(f, n, layers__0__attention__wq__scales=torch.zeros(3)) for n in (0, 1)],
+        "meta.is_quantised",
+    ),
     "heads": (lambda f: change_params(f, n_heads=5), "weights.params_do_not_fit"),
     "heads a text": (lambda f: change_params(f, n_heads="4"), "weights.bad_number"),
     "no layers": (lambda f: change_params(f, n_layers=0), "weights.bad_number"),
@@ -128,6 +142,10 @@ CASES = {
     ),
     "tensor missing": (lambda f: reshape(f, 1, norm__weight=None), "weights.shards_unlike"),
     "mixed": (lambda f: reshape(f, 1, norm__weight=torch.zeros(32).half()), "weights.shards_differ"),
+    "layer 00": (
+        lambda f: [reshape(f, n, layers__00__attention_norm__weight=torch.zeros(32).half()) for n in (0, 1)],
+        "weights.tensor_unknown",
+    ),
     "not llama": (
         lambda f: [torch.save({"x": torch.zeros(2)}, f / f"consolidated.0{n}.pth") for n in (0, 1)],
         "weights.meta_not_llama",
@@ -150,7 +168,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, damage: object, key: str) -> None
     assert refused.value.hint is not None
 
 
-def test_copied_heads_of_405b_in_16_parts_are_refused(tmp_path: Path) -> None:
+def test_shards_cut_through_a_head_are_refused(tmp_path: Path) -> None:
     tiny = Tiny(hidden=32, heads=8, kv_heads=2, vocab=40)
     write_meta(tmp_path, tiny, weights(tiny), shards=4)
     with pytest.raises(WeightsError) as refused:
@@ -180,3 +198,157 @@ def test_a_formula_that_differs_is_noted(tmp_path: Path) -> None:
     write_meta(tmp_path, tiny, weights(tiny))
     change_params(tmp_path, multiple_of=256)
     assert "weights.found.ffn_differs" in [note.key for note in open_meta(tmp_path).notes]
+
+
+def notes(folder: Path) -> list[str]:
+    return [note.key for note in open_checkpoint(folder).notes]
+
+
+@pytest.mark.parametrize("stated", [2, None], ids=["params.json says 2 key heads", "the table does"])
+@pytest.mark.parametrize("shards", [4, 8])
+def test_copies_of_key_heads_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: int | None, shards: int
+) -> None:
+    """Llama 3.1 405B in 16 parts stores each of 8 key heads twice, so that every part has one."""
+    tiny = Tiny(hidden=64, heads=8, kv_heads=2, vocab=40, llama3=True, dtype="BF16")
+    wanted = weights(tiny)
+    copies = shards // 2
+    stored = {
+        name: tensor.view(2, 8, 64).repeat_interleave(copies, 0).reshape(-1, 64).clone()
+        if "k_proj" in name or "v_proj" in name
+        else tensor
+        for name, tensor in wanted.items()
+    }
+    more = replace(tiny, kv_heads=shards)
+    write_meta(tmp_path, more, stored, shards=shards)
+    if stated:
+        change_params(tmp_path, n_kv_heads=stated)
+    else:
+        size = Size("tiny", shards, 64, tiny.layers, 8, shards, tiny.ffn, copies=copies)
+        monkeypatch.setattr("backend.weights.meta_releases.SIZES", (size,))
+    checkpoint = open_meta(tmp_path)
+    assert checkpoint.llama.kv_heads == 2
+    assert same_bits(loaded(checkpoint, 300), wanted)
+    assert "meta.found.copies" in notes(tmp_path)
+
+    name = "layers.1.attention.wv.weight"
+    state = torch.load(tmp_path / "consolidated.01.pth")
+    state[name][0, 0] += 1
+    torch.save(state, tmp_path / "consolidated.01.pth")
+    with pytest.raises(WeightsError) as refused:
+        loaded(open_meta(tmp_path))
+    assert refused.value.key == "meta.copies_differ"
+    assert "layers.1.self_attn.v_proj" in refused.value.text()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("llama3", [False, True])
+def test_a_head_that_is_the_embeddings_is_stored_once(tmp_path: Path, shards: int, llama3: bool) -> None:
+    tiny = Tiny(vocab=300, llama3=llama3)
+    found = weights(tiny)
+    embed = found["model.embed_tokens.weight"]
+    checkpoint = open_meta(write_meta(tmp_path, tiny, found | {"lm_head.weight": embed}, shards=shards))
+    del found["lm_head.weight"]
+    assert checkpoint.shape.tie
+    assert same_bits(loaded(checkpoint), found)
+    assert "meta.found.tied" in notes(tmp_path)
+
+
+@pytest.mark.parametrize("row", [0, 200, 299])
+def test_a_head_that_differs_anywhere_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    tiny = Tiny(vocab=300, llama3=True)
+    size = Size("1B", 1, 32, tiny.layers, 4, 4, tiny.ffn)
+    monkeypatch.setattr("backend.weights.meta_releases.SIZES", (size,))
+    found = weights(tiny)
+    found["lm_head.weight"] = found["model.embed_tokens.weight"].clone()
+    found["lm_head.weight"][row, 31] *= -1
+    checkpoint = open_meta(write_meta(tmp_path, tiny, found))
+    assert not checkpoint.shape.tie
+    assert same_bits(loaded(checkpoint), found)
+    assert "meta.found.untied" in notes(tmp_path)
+
+
+@pytest.mark.parametrize("llama3", [False, True])
+def test_published_sizes_are_named_and_other_cuts_of_them_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama3: bool
+) -> None:
+    tiny = Tiny(llama3=llama3)
+    monkeypatch.setattr("backend.weights.meta_releases.SIZES", (Size("9B", 2, 32, 2, 4, 4, tiny.ffn, 16),))
+    write_meta(tmp_path / "two", tiny, weights(tiny), shards=2)
+    found = notes(tmp_path / "two")
+    assert "meta.found.release" in found
+    assert "meta.found.resharded" not in found
+    write_meta(tmp_path / "four", tiny, weights(tiny), shards=4)
+    assert "meta.found.resharded" in notes(tmp_path / "four")
+    (tmp_path / "two" / "consolidated.01.pth").unlink()
+    with pytest.raises(WeightsError) as refused:
+        open_meta(tmp_path / "two")
+    assert refused.value.key == "meta.shard_count"
+    assert "9B has 2 shard(s), this folder has 1" in refused.value.text()
+
+
+def test_a_file_that_ends_too_early_says_how_much_is_missing(tmp_path: Path) -> None:
+    tiny = Tiny(hidden=64, vocab=40, llama3=True)
+    write_meta(tmp_path, tiny, weights(tiny), shards=2)
+    path = tmp_path / "consolidated.01.pth"
+    whole = path.read_bytes()
+    payload = sum(tensor.nbytes for name, tensor in torch.load(path).items() if name != "rope.freqs")
+    path.write_bytes(whole[:1000])
+    with pytest.raises(WeightsError) as refused:
+        open_meta(tmp_path)
+    assert refused.value.key == "meta.cut_short"
+    assert refused.value.params == {"file": path.name, "bytes": 1000, "expected": payload, "missing": payload - 1000}
+    path.write_bytes(whole[:-100])  # nothing of the weights is missing, only the list of what is where
+    with pytest.raises(WeightsError) as refused:
+        open_meta(tmp_path)
+    assert refused.value.key == "weights.zip_truncated"
+
+
+def test_the_size_of_a_7b_file_is_known_from_params_json() -> None:
+    params = {"dim": 4096, "multiple_of": 256, "n_heads": 32, "n_layers": 32, "norm_eps": 1e-06, "vocab_size": -1}
+    assert least_bytes(params, 1) == 13_476_831_232
+    params |= {"dim": 5120, "n_heads": 40, "n_layers": 40}
+    assert least_bytes(params, 1) == least_bytes(params, 2) == 13_016_279_040
+    params |= {"dim": 8192, "n_heads": 64, "n_layers": 80, "n_kv_heads": 8, "multiple_of": 4096}
+    assert least_bytes(params | {"ffn_dim_multiplier": 1.3}, 8) == 17_246_470_144
+    assert least_bytes(params | {"ffn_dim_multiplier": 1.3, "vocab_size": 128256}, 8) == 17_640_734_720
+
+
+def test_a_vocabulary_cut_along_rows_need_not_divide_evenly(tmp_path: Path) -> None:
+    tiny = Tiny(vocab=301, llama3=True)
+    wanted = weights(tiny)
+    write_meta(tmp_path, tiny, wanted, shards=2)
+    for meta, hf in (("output__weight", "lm_head.weight"), ("tok_embeddings__weight", "model.embed_tokens.weight")):
+        reshape(tmp_path, 0, **{meta: wanted[hf][:150].clone()})
+        reshape(tmp_path, 1, **{meta: wanted[hf][150:].clone()})
+    assert same_bits(loaded(open_meta(tmp_path)), wanted)
+
+
+def test_the_folder_above_a_single_size_and_the_one_around_original_are_opened(tmp_path: Path) -> None:
+    tiny = Tiny()
+    write_meta(tmp_path / "llama" / "7B", tiny, weights(tiny))
+    assert open_checkpoint(tmp_path / "llama").folder == tmp_path / "llama" / "7B"
+    write_meta(tmp_path / "llama" / "13B", tiny, weights(tiny))
+    with pytest.raises(WeightsError) as refused:
+        open_checkpoint(tmp_path / "llama")
+    assert refused.value.params["sizes"] == "13B, 7B"
+
+    write_meta(tmp_path / "repo" / "original", tiny, weights(tiny))
+    (tmp_path / "repo" / "config.json").write_text("{}")
+    assert open_checkpoint(tmp_path / "repo").folder.name == "original"
+    write_hf(tmp_path / "repo", tiny, weights(tiny))
+    assert open_checkpoint(tmp_path / "repo").kind == "huggingface"
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "config.json").write_text("{}")
+    assert open_checkpoint(write_meta(tmp_path / "flat", tiny, weights(tiny))).kind == "meta"
+
+
+def test_generations_reach_the_shape(tmp_path: Path) -> None:
+    tiny = Tiny()
+    write_meta(tmp_path, tiny, weights(tiny))
+    change_params(tmp_path, norm_eps=1e-5)
+    assert open_meta(tmp_path).shape.max_positions == 4096
+    change_params(tmp_path, rope_theta=1000000)
+    code = open_meta(tmp_path).llama
+    assert (code.max_positions, code.rope_theta, code.eos) == (16384, 1e6, (2,))
+    assert "meta.found.by_theta" in notes(tmp_path)

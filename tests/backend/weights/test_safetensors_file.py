@@ -64,11 +64,11 @@ BAD = {
     "wrong size": ({"a": entry(shape=[3])}, bytes(4), "weights.header_entry"),
     "negative": ({"a": entry(shape=[-2], offsets=[4, 0])}, bytes(4), "weights.header_entry"),
     "overflow": ({"a": entry(shape=[1 << 62, 4])}, bytes(4), "weights.header_entry"),
-    "unknown dtype": ({"a": entry(dtype="Q4")}, bytes(4), "weights.header_entry"),
+    "unknown dtype": ({"a": entry(dtype="Q4")}, bytes(4), "files.dtype_foreign"),
     "dtype no text": ({"a": entry(dtype=["F16"])}, bytes(4), "weights.header_entry"),
     "true as a size": ({"a": entry(shape=[True, True], offsets=[0, 2])}, bytes(2), "weights.header_entry"),
     "no tensors": ({"__metadata__": {"format": "pt"}}, b"", "weights.tensor_count"),
-    "not an object": (b"[1,2]", b"", "weights.json_bad"),
+    "not an object": (b"[1,2]", b"", "weights.not_safetensors"),
     "key twice": (
         b'{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}',
         bytes(4),
@@ -91,12 +91,18 @@ def test_malformed_files_are_refused(tmp_path: Path, header: object, data: bytes
 
 @pytest.mark.parametrize(
     ("length", "key"),
-    [(1 << 40, "weights.not_safetensors"), (0, "weights.not_safetensors"), (5000, "weights.truncated")],
+    [(1 << 40, "files.header_too_large"), (0, "weights.not_safetensors"), (5000, "weights.truncated")],
 )
 def test_header_lengths_that_cannot_be(tmp_path: Path, length: int, key: str) -> None:
     with pytest.raises(WeightsError) as refused:
         read_safetensors(raw_file(tmp_path / "x.safetensors", {"a": entry()}, bytes(4), length))
     assert refused.value.key == key
+
+
+@pytest.mark.parametrize("length", [640, 0x5A4D, 0x8B1F, 0x0380])
+def test_a_header_whose_length_looks_like_another_format(tmp_path: Path, length: int) -> None:
+    text = json.dumps({"a": entry()}).ljust(length).encode()
+    assert list(read_safetensors(raw_file(tmp_path / "x.safetensors", text, bytes(4)))) == ["a"]
 
 
 def test_truncation_anywhere_is_refused(tmp_path: Path) -> None:

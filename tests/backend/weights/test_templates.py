@@ -24,11 +24,17 @@ VICUNA = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+STABLE = "### Assistant: I am StableVicuna, a large language model created by CarperAI. I am here to chat!"
 HUMAN = VICUNA.replace("curious user", "curious human").replace("the user's", "the human's")
 
 EXPECTED = {
     "vicuna-v1.1": "<s>" + VICUNA + " USER: q ASSISTANT: a</s>USER: q2 ASSISTANT:",
-    "vicuna-v0": "<s>" + HUMAN + "\n### Human: q\n### Assistant: a\n### Human: q2\n### Assistant:",
+    "vicuna-v0": "<s>" + HUMAN + "\n\n### Human: q\n### Assistant: a\n### Human: q2\n### Assistant:",
+    "fastchat-t5": HUMAN + "\n### Human: q\n### Assistant: a\n### Human: q2\n### Assistant: </s>",
+    "stable-vicuna": "<s>" + STABLE + "\n\n### Human: q\n### Assistant: a\n\n### Human: q2\n### Assistant:",
+    "koala": "<s>BEGINNING OF CONVERSATION: USER: q GPT: a</s>USER: q2 GPT:",
+    "stanford-alpaca": f"<s>{ALPACA}\n\n### Instruction:\nq\n\n### Response:a</s>\n\n"
+    "### Instruction:\nq2\n\n### Response:",
     "alpaca": f"<s>{ALPACA}\n\n### Instruction:\nq\n\n### Response:\na</s>\n\n"
     "### Instruction:\nq2\n\n### Response:\n",
     "chinese-alpaca": f"<s>{ALPACA}\n\n### Instruction:\nq\n\n### Response: a</s>\n\n"
@@ -38,16 +44,22 @@ EXPECTED = {
     "<|start_header_id|>assistant<|end_header_id|>\n\na<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\nq2<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     "plain": "<s>q\na\nq2",
+    "plain-t5": "q\na\nq2</s>",
 }  # fmt: skip
 WITH_SYSTEM = {
     "vicuna-v1.1": "<s>It's S. USER: q ASSISTANT:",
-    "vicuna-v0": "<s>It's S.\n### Human: q\n### Assistant:",
+    "vicuna-v0": "<s>It's S.\n\n### Human: q\n### Assistant:",
+    "fastchat-t5": "It's S.\n### Human: q\n### Assistant: </s>",
+    "stable-vicuna": "<s>It's S.\n\n### Human: q\n### Assistant:",
+    "koala": "<s>It's S. USER: q GPT:",
+    "stanford-alpaca": "<s>It's S.\n\n### Instruction:\nq\n\n### Response:",
     "alpaca": "<s>It's S.\n\n### Instruction:\nq\n\n### Response:\n",
     "chinese-alpaca": "<s>It's S.\n\n### Instruction:\nq\n\n### Response: ",
     "llama-2": "<s>[INST] <<SYS>>\nIt's S.\n<</SYS>>\n\nq [/INST]",
     "llama-3": "<s><|start_header_id|>system<|end_header_id|>\n\nIt's S.<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     "plain": "<s>It's S.\nq",
+    "plain-t5": "It's S.\nq</s>",
 }
 
 
@@ -98,6 +110,12 @@ def test_the_vicuna_prompt_gets_the_ids_of_training(tokenizer: PreTrainedTokeniz
 )
 def test_detection_goes_by_evidence(rows: int, tokens: set[str], delta_rows: int | None, name: str) -> None:
     assert detect_template(rows=rows, tokens=tokens, delta_rows=delta_rows).name == name
+
+
+def test_a_row_that_starts_from_the_mean_is_stanfords() -> None:
+    assert detect_template(rows=32001, tokens={"[PAD]"}, delta_rows=1, delta_fill="mean").name == "stanford-alpaca"
+    assert detect_template(rows=32001, tokens={"[PAD]"}, delta_rows=1, delta_fill="zero").name == "vicuna-v0"
+    assert detect_template(rows=32000, tokens=set(), delta_rows=0, delta_fill="mean").name == "vicuna-v1.1"
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from backend.errors import WeightsError
 from backend.weights.fast_tokenizer import AddedToken, tokenizer_json
+from backend.weights.known_tokenizers import known_tokenizer
 from backend.weights.sentencepiece_model import Kind, read_sentencepiece
 from backend.weights.templates import find_template
 from backend.weights.tokenizer import find_vocabulary, kept_template, write_tokenizer
@@ -261,3 +262,24 @@ def test_a_llama_3_list_is_not_mistaken_for_sentencepiece(tmp_path: Path) -> Non
     folder_with(tmp_path, base64.b64encode(b"hello") + b" 0\n")
     with pytest.raises(WeightsError):
         find_vocabulary([tmp_path], 500)
+
+
+def test_a_tokenizer_of_another_generation(tmp_path: Path) -> None:
+    source = folder_with(tmp_path, tokenizer_model())
+    assert find_vocabulary([source], PIECES + 1000).size == PIECES
+    with pytest.raises(WeightsError) as refused:
+        find_vocabulary([source], 128256)
+    assert refused.value.key == "finish.tokenizer_too_small"
+
+
+def test_known_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder_with(tmp_path, b"anything") / "tokenizer.model"
+    assert known_tokenizer(path, 500) is None
+    changed = known_tokenizer(path, 49954)
+    assert changed is not None
+    assert (changed.key, changed.params["name"]) == ("finish.found.tokenizer_changed", "Chinese-Alpaca")
+    sha256 = "9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347"
+    monkeypatch.setattr("backend.weights.known_tokenizers.hash_file", lambda _: sha256)
+    known = known_tokenizer(path, 32000)
+    assert known is not None
+    assert (known.key, known.params["name"]) == ("finish.found.tokenizer_known", "LLaMA 1, Llama 2")

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.errors import WeightsError
+from backend.weights.disk import read_at
 from backend.weights.torch_zip import Record, read_torch_zip
 
 
@@ -67,7 +69,7 @@ def test_a_record_nobody_reads_stays_unread(file: Path) -> None:
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_reads_in_any_order_check_every_byte_once(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "raw"
     content = bytes(range(256)) * 2
@@ -80,6 +82,28 @@ def test_reads_in_any_order_check_every_byte_once(tmp_path: Path, data: st.DataO
     record.read(0, 1)
     record.finish()
     assert record.seen == len(content)
+
+
+def test_a_shared_storage_is_read_once_in_whatever_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLaMA-13B and larger keep the tensors of a layer in one storage, in another order than they are wanted."""
+    pool = torch.arange(6000, dtype=torch.float32)
+    shared = {name: pool[at * 1000 : at * 1000 + 1000].view(100, 10) for at, name in enumerate("abcdef")}
+    torch.save(shared, tmp_path / "a")
+    tensors, records = read_torch_zip(tmp_path / "a")
+    spans = list[tuple[int, int]]()
+
+    def watched(path: Path, offset: int, count: int) -> np.ndarray:
+        spans.append((offset, count))
+        return read_at(path, offset, count)
+
+    monkeypatch.setattr("backend.weights.torch_zip.read_at", watched)
+    with ThreadPoolExecutor(4) as pool_of_threads:
+        asked = [(name, row) for name in "fbdaec" for row in range(0, 100, 5)]
+        found = list(pool_of_threads.map(lambda one: tensors[one[0]].rows(one[1], one[1] + 5), asked))
+    finish(records)
+    assert [rows[0, 0] for rows in found] == [1000 * "abcdef".index(name) + 10 * row for name, row in asked]
+    assert sum(count for _, count in spans) == 24_000 == records[0].seen
+    assert len(set(spans)) == len(spans)
 
 
 def test_truncation_at_every_boundary_is_refused(file: Path) -> None:
@@ -127,7 +151,7 @@ def test_repacked_files(file: Path, change: dict[str, bytes | None], compression
         (b"<!DOCTYPE html><html>Sign in</html>", "weights.file_is_page"),
         (b'{"error":"Repository not found"}', "weights.file_is_reply"),
         (b"Access to model meta-llama/Llama-2-7b is restricted", "weights.file_is_reply"),
-        (b"GGUF\x03\x00\x00\x00", "weights.not_torch_zip"),
+        (b"GGUF\x03\x00\x00\x00", "files.other_kind"),
         (b"PK\x03\x04 nothing", "weights.zip_truncated"),
     ],
 )

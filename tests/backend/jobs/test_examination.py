@@ -1,0 +1,64 @@
+"""Looking before leaping: what sources come to is known, and what cannot work is said, before a job exists."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backend.errors import SourceError, WeightsError
+from backend.jobs.examination import Findings, examine
+from backend.plan import Plan, make_plan
+from backend.recipes import custom_recipe, find_recipe, read_recipes
+from backend.settings import ASSETS
+from backend.text import LANGUAGES, tell
+
+BASE, DELTA = "builtin:demo/base", "builtin:demo/delta"
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(find_recipe(read_recipes([ASSETS / "recipes"]), "demo"))
+
+
+def test_the_demo_is_understood_from_its_headers(plan: Plan) -> None:
+    found = examine(plan)
+    assert found is not None
+    assert found.dtype == "float16"
+    assert found.bytes == 2 * found.parameters > 5_000_000
+    assert "weights.found.meta" in {note.key for note in found.notes}
+    assert all("{" not in tell(language, note) for language in LANGUAGES for note in found.notes)
+
+
+def test_sizes_become_exact(plan: Plan) -> None:
+    found = examine(replace(plan, dtype="float32"))
+    assert found is not None
+    exact = plan.with_output(found.bytes)
+    assert found.bytes == 4 * found.parameters
+    assert [step.writes for step in exact.steps if step.id == "merge"] == [found.bytes]
+    assert [step.reads for step in exact.steps if step.id in {"verify", "try"}] == [found.bytes] * 2
+
+
+def test_findings_survive_the_way_between_processes(plan: Plan) -> None:
+    found = examine(plan)
+    assert found is not None
+    assert Findings.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("base", "delta", "key"),
+    [(BASE, BASE, "weights.delta_is_base"), (DELTA, BASE, "weights.base_is_delta")],
+)
+def test_what_cannot_work_is_said_before_anything_starts(base: str, delta: str, key: str) -> None:
+    with pytest.raises(WeightsError) as raised:
+        examine(make_plan(custom_recipe("x", base=base, delta=delta)))
+    assert raised.value.key == key
+    assert "{" not in raised.value.text()
+
+
+def test_a_source_that_went_away_is_named(tmp_path: Path, plan: Plan) -> None:
+    with pytest.raises(SourceError):
+        examine(replace(plan, base=str(tmp_path / "gone")))
+
+
+def test_no_answer_in_time_is_no_obstacle(plan: Plan) -> None:
+    assert examine(plan, timeout_s=0.001) is None
