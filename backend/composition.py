@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backend.plan import Plan
+from backend.text import Message
 from backend.weights.cast import cast
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.delta import add_delta
 from backend.weights.delta_fit import check_version
 from backend.weights.delta_folder import open_delta
 from backend.weights.dtypes import CONFIG_NAMES
+from backend.weights.finish import choose
 from backend.weights.lora import add_lora
 from backend.weights.opening import open_checkpoint
+from backend.weights.shape import ModelShape
 
 FolderOf = Callable[[str], Path]  # from a source's address to the folder that has its files
 _DTYPES = {name: dtype for dtype, name in CONFIG_NAMES.items()}
@@ -34,6 +37,22 @@ def compose(plan: Plan, folder_of: FolderOf) -> Checkpoint:
     for source, scale in plan.loras:
         checkpoint = add_lora(checkpoint, folder_of(source), scale=scale)
     return cast(checkpoint, _DTYPES[plan.dtype]) if plan.dtype else checkpoint
+
+
+def rehearse(plan: Plan, checkpoint: Checkpoint, folder_of: FolderOf) -> tuple[str | None, tuple[Message, ...]]:
+    """Return the template that the finished folder will have, and what its tokenizer tells; nothing is written.
+
+    None for a layout or a kind of model whose files are carried over as they are.
+
+    Raises:
+        WeightsError: no tokenizer fits; better known now than when the weights are written.
+        UsageError: an unknown template.
+    """
+    if plan.layout == "meta" or not isinstance(checkpoint.shape, ModelShape):
+        return None, ()
+    sources = folders(plan, folder_of)
+    _, template, notes = choose(checkpoint, sources, template=plan.template, has_delta=plan.delta is not None)
+    return template.name, notes
 
 
 def folders(plan: Plan, folder_of: FolderOf) -> list[Path]:

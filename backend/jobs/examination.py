@@ -29,7 +29,7 @@ class Findings:
     bytes: int
     parameters: int
     dtype: str
-    template: str | None  # None: not found out yet, or the layout has none
+    template: str | None  # None: the layout or the kind of model brings its own
     notes: tuple[Message, ...]
 
     def to_json(self) -> dict[str, Any]:

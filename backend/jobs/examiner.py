@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from backend.composition import compose
+from backend.composition import compose, rehearse
 from backend.errors import CriaError
 from backend.jobs.examination import Findings
 from backend.plan import Plan
@@ -30,12 +30,13 @@ def look(plan: Plan) -> Findings | None:
     if any(open_source(spec).packed for spec in plan.sources):
         return None
     checkpoint = compose(plan, _folder)
+    template, notes = rehearse(plan, checkpoint, _folder)
     return Findings(
         bytes=checkpoint.nbytes,
         parameters=checkpoint.parameters,
         dtype=CONFIG_NAMES[checkpoint.dtype],
-        template=None,
-        notes=checkpoint.notes,
+        template=template,
+        notes=(*checkpoint.notes, *notes),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backend.composition import compose, folders
+from backend.composition import compose, folders, rehearse
 from backend.errors import CriaError, JobError, MachineError, SourceError, unexpected
 from backend.events import Event, Log, Progress
 from backend.jobs.trial import Trial
@@ -97,6 +97,7 @@ def _fetched(context: Context, source: Source) -> Iterator[Event]:
 def merge(context: Context) -> Iterator[Event]:
     """Convert, add the delta and fold in the LoRAs in one pass over the bytes, into the unfinished folder."""
     checkpoint = compose(context.plan, context.folder)
+    rehearse(context.plan, checkpoint, context.folder)
     for note in checkpoint.notes:
         yield Log(note)
     write = save_meta if context.plan.layout == META else save

@@ -52,14 +52,27 @@ def finish_folder(
     longest = context or checkpoint.shape.max_positions
     if isinstance(checkpoint.shape, AsIs):
         return _finish_as_is(checkpoint, checkpoint.shape, out, sources=sources, template=template, context=longest)
-    vocabulary = find_vocabulary(sources, checkpoint.shape.vocab)
-    chosen, why = _template(vocabulary, checkpoint, template, has_delta=has_delta)
+    vocabulary, chosen, notes = choose(checkpoint, sources, template=template, has_delta=has_delta)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_tokenizer(vocabulary, out, template=chosen, context=longest)
         write_json(out / CONFIG, config(checkpoint, vocabulary, chosen, context=longest))
         write_json(out / GENERATION, generation_config(vocabulary, chosen))
-    return Finished(chosen, longest, (*vocabulary.notes, why))
+    return Finished(chosen, longest, notes)
+
+
+def choose(
+    checkpoint: Checkpoint, sources: Sequence[Path], *, template: str | None = None, has_delta: bool = False
+) -> tuple[Vocabulary, Template, tuple[Message, ...]]:
+    """Return the tokenizer and the template that ``finish_folder`` gives a Llama model, and why; writes nothing.
+
+    Raises:
+        WeightsError: no tokenizer fits the embedding rows, or it is a model of another kind.
+        UsageError: an unknown template.
+    """
+    vocabulary = find_vocabulary(sources, checkpoint.llama.vocab)
+    chosen, why = _template(vocabulary, checkpoint, template, has_delta=has_delta)
+    return vocabulary, chosen, (*vocabulary.notes, why)
 
 
 def _finish_as_is(

@@ -70,7 +70,8 @@ def open_meta(folder: Path) -> Checkpoint:
     shape, tied = _tie(tensors, shape, expected=release.is_tied)
     if shape.tie:
         del tensors[HEAD]
-    values: dict[str, Value] = {"folder": folder.name, "shards": len(files), "dtype": CONFIG_NAMES[shards[0][EMBED].dtype]}
+    dtype = CONFIG_NAMES[shards[0][EMBED].dtype]
+    values: dict[str, Value] = {"folder": folder.name, "shards": len(files), "dtype": dtype}
     first = Message("weights.found.meta", values)
     return Checkpoint(
         kind="meta",

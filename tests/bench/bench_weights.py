@@ -220,7 +220,7 @@ def main() -> None:
         found = measure(models, asked.size, asked.rounds, asked.jobs, numbers)
     finally:
         if not asked.keep:
-            shutil.rmtree(models)
+            shutil.rmtree(models if asked.folder else folder)
     table = {job: figures_of(pairs) for job, pairs in found.items()}
     print(f"{'job':8}" + "".join(f"{name:>12}" for name in table[asked.jobs[0]]) + f"{'aim':>16}")
     for job, row in table.items():

@@ -19,7 +19,7 @@ def _source(spec: str, scale: float | None, language: str) -> str:
     return place if scale is None else say(language, "setup.plan.scaled", source=place, scale=scale)
 
 
-def _ingredients(plan: Plan, language: str) -> str:
+def _ingredients(plan: Plan, found: Findings | None, language: str) -> str:
     rows = {say(language, "setup.plan.base"): _source(plan.base, None, language)}
     if plan.delta:
         rows[say(language, "setup.plan.delta")] = _source(plan.delta, None, language)
@@ -29,7 +29,10 @@ def _ingredients(plan: Plan, language: str) -> str:
     if plan.layout == "meta":
         rows[say(language, "setup.plan.layout")] = say(language, "setup.form.layout_meta")
     else:
-        rows[say(language, "setup.plan.template")] = plan.template or say(language, "setup.plan.template_auto")
+        detected = found.template if found else None
+        rows[say(language, "setup.plan.template")] = (
+            plan.template or detected or say(language, "setup.plan.template_auto")
+        )
     if plan.dtype:
         rows[say(language, "setup.form.dtype")] = plan.dtype
     return facts(rows)
@@ -88,6 +91,6 @@ def plan_receipt(plan: Plan, hardware: Hardware, language: str, *, found: Findin
     """Return a plan as HTML, with what the headers of its sources told."""
     title = plan.title.get(language) or plan.title.get("en", plan.name)
     return (
-        f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, language)}{_found(found, language)}'
+        f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, found, language)}{_found(found, language)}'
         f'{_table(plan.steps, language)}<div class="totals">{_totals(plan, hardware, language)}</div></section>'
     )

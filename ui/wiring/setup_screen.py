@@ -142,7 +142,9 @@ class Screen:
                 error = raised
         return {
             **self.go(Place("plan", recipe=recipe)),
-            self.view.receipt: self._headed("setup.plan.heading", plan_receipt(named, hardware, self.language, found=found)),
+            self.view.receipt: self._headed(
+                "setup.plan.heading", plan_receipt(named, hardware, self.language, found=found)
+            ),
             self.view.name: named.name,
             self.view.plan_problem: problem(error, self.language) if error else "",
         }

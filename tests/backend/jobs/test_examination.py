@@ -23,7 +23,7 @@ def plan() -> Plan:
 def test_the_demo_is_understood_from_its_headers(plan: Plan) -> None:
     found = examine(plan)
     assert found is not None
-    assert found.dtype == "float16"
+    assert (found.dtype, found.template) == ("float16", "vicuna-v1.1")
     assert found.bytes == 2 * found.parameters > 5_000_000
     assert "weights.found.meta" in {note.key for note in found.notes}
     assert all("{" not in tell(language, note) for language in LANGUAGES for note in found.notes)
@@ -53,6 +53,14 @@ def test_what_cannot_work_is_said_before_anything_starts(base: str, delta: str, 
         examine(make_plan(custom_recipe("x", base=base, delta=delta)))
     assert raised.value.key == key
     assert "{" not in raised.value.text()
+
+
+def test_a_tokenizer_that_does_not_fit_is_said_before_anything_starts(tmp_path: Path) -> None:
+    for name in ("consolidated.00.pth", "consolidated.01.pth", "params.json"):
+        (tmp_path / name).symlink_to(ASSETS / "demo" / "base" / name)
+    with pytest.raises(WeightsError) as raised:
+        examine(make_plan(custom_recipe("x", base=str(tmp_path))))
+    assert raised.value.key == "weights.tokenizer_missing"
 
 
 def test_a_source_that_went_away_is_named(tmp_path: Path, plan: Plan) -> None:

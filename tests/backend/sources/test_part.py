@@ -122,6 +122,18 @@ def test_a_comparison_survives_a_kill(tmp_path: Path) -> None:
     finish(part, tmp_path)
 
 
+def test_damage_during_a_comparison_does_not_block_it(tmp_path: Path) -> None:
+    part = opened(tmp_path)
+    put(part, 0, len(DATA), bytes(1) + DATA[1:])
+    sum_up(part)
+    put(part, 2000, 5000)
+    part.close()
+    with (tmp_path / "w.bin.part").open("r+b") as file:
+        file.seek(3500)
+        file.write(b"\0" * 7)
+    finish(opened(tmp_path), tmp_path)
+
+
 def test_what_the_disk_lost_costs_its_piece_only(tmp_path: Path) -> None:
     part = opened(tmp_path)
     put(part, 0, 9000)

@@ -70,7 +70,7 @@ def test_a_sweep_keeps_what_is_still_of_use(folder: Path) -> None:
     store.note_ready(folder, FILES[0])
     for name in (*kept[:2], "a.bin.part", "a.bin.journal", "z.bin.part", "b.bin.journal.new", "b.bin.adopted"):
         (parts / name).write_bytes(b"1")
-    (folder / "manifest.json.new").write_bytes(b"1")
+    (folder / f"{store.MANIFEST}.new").write_bytes(b"1")
     store.sweep(folder, LISTING)
     assert sorted(path.name for path in parts.iterdir()) == sorted(kept)
     assert sorted(path.name for path in folder.iterdir()) == [store.PARTS, "a.bin"]

@@ -118,9 +118,12 @@ def test_ready_says_no_more_than_was_seen() -> None:
 
     runs_on = Sample("a", "b", stopped=False)
     assert "checked and tried out" in said(DONE.sample)
-    assert "did not stop by itself, most likely because of the prompt format" in said(runs_on)
+    assert "did not answer and stop by itself" in said(runs_on)
     assert "was not tried out" in said(None)
-    assert "The likely cause is the prompt format" in draw(replace(DONE, sample=runs_on)).one(cls="sample").text
+    cause = Message("finish.cause.base_model", {"template": "<b>plain"})
+    shown = draw(replace(DONE, sample=replace(runs_on, cause=cause))).one(cls="sample").text
+    assert "did not stop by itself" in shown
+    assert "No template marks where a turn ends (<b>plain)" in shown
 
 
 def test_strangers_read_no_error_no_log_and_no_file_names() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from backend.jobs.examination import Findings
 from backend.plan import Plan, Step
 from backend.text import Message
 from tests.ui.render.reading import Page
@@ -49,3 +50,18 @@ def test_totals_stand_beside_what_is_free() -> None:
 def test_free_space_that_cannot_be_asked_is_unknown() -> None:
     facts = Page(plan_receipt(PLAN, replace(PLAIN, disk_free=None), "en")).facts()
     assert facts["Disk"] == "13.0 GB needed, unknown free"
+
+
+def test_what_the_files_tell_is_on_the_receipt() -> None:
+    told = Message("weights.found.meta", {"folder": "<i>7B</i>", "shards": 1, "dtype": "float16"})
+    found = Findings(13 * GB, 6_700_000_000, "float16", "vicuna-v1.1", (told,))
+    page = Page(plan_receipt(PLAN, PLAIN, "en", found=found))
+    assert page.facts()["Prompt format"] == "vicuna-v1.1"
+    assert [one.text for one in page.all("li")] == ["<i>7B</i>: Meta's original weights, 1 shard(s), float16."]
+
+
+def test_a_layout_for_other_programs_and_another_number_format_are_named() -> None:
+    facts = Page(plan_receipt(replace(PLAN, layout="meta", dtype="bfloat16"), PLAIN, "en")).facts()
+    assert facts["Written as"] == "Meta's files (consolidated.00.pth)"
+    assert facts["Number format"] == "bfloat16"
+    assert "Prompt format" not in facts
