@@ -20,6 +20,7 @@ from backend.engines.base import EngineOptions
 from backend.errors import CriaError, MachineError, UsageError, unexpected
 from backend.services import Services
 from backend.settings import Settings
+from backend.sources.access import Access, read_access
 from backend.text import say, tell
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def prepare_folders(settings: Settings) -> None:
         raise MachineError("cli.data_dir", folder=str(settings.data_dir), what=what) from problem
 
 
-def build_services(settings: Settings, options: EngineOptions) -> Services:
+def build_services(settings: Settings, options: EngineOptions, access: Access) -> Services:
     """Build the one value that every edge gets. Starts nothing."""
     from backend.conversations import Conversations
     from backend.engines.supervisor import Supervisor
@@ -54,10 +55,11 @@ def build_services(settings: Settings, options: EngineOptions) -> Services:
 
     return Services(
         settings=settings,
-        jobs=JobManager(settings.data_dir),
+        jobs=JobManager(settings.data_dir, environment=access.to_environment()),
         engine=Supervisor(settings.logs_dir),
         conversations=Conversations(settings.database),
         options=options,
+        access=access,
     )
 
 
@@ -140,12 +142,12 @@ def serve(args: argparse.Namespace, services: Services) -> int:
     return 0
 
 
-def run(args: argparse.Namespace, settings: Settings) -> int:
+def run(args: argparse.Namespace, settings: Settings, access: Access) -> int:
     """Build the services and carry out the command, or serve the page."""
     from backend.cli import chat, commands
 
     prepare_folders(settings)
-    services = build_services(settings, engine_options(args))
+    services = build_services(settings, engine_options(args), access)
     table = {
         "check": commands.check,
         "recipes": commands.recipes,
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = read_settings(args, os.environ)
     logging.basicConfig(level=logging.INFO if settings.debug else logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        return run(args, settings)
+        return run(args, settings, read_access(os.environ, hub=args.hub or "", rate=args.max_download_rate))
     except CriaError as problem:
         if settings.debug:
             logging.exception("the reason for the message below")

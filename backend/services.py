@@ -5,6 +5,8 @@ Knows nothing about gradio, HTTP or argument parsing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from backend.conversations import Conversations
 from backend.engines.base import EngineControl, EngineOptions, EngineState
@@ -15,6 +17,8 @@ from backend.library import ModelInfo, delete_model, find_folder, find_model, re
 from backend.plan import Plan, check_plan, make_plan
 from backend.recipes import Recipe, find_recipe, read_recipes
 from backend.settings import ASSETS, Settings
+from backend.sources.access import Access
+from backend.sources.pinned import find_source
 from backend.weights.templates import NAMES
 
 
@@ -22,7 +26,8 @@ from backend.weights.templates import NAMES
 class Services:
     """Frozen bundle of what the edges use; its methods join two parts where neither should know the other.
 
-    ``options`` are the engine options of the command line, the page's defaults; ``examiner`` looks at a plan's sources.
+    ``options`` are the engine options of the command line, the page's defaults; ``access`` says which servers are asked
+    for weights; ``examiner`` looks at a plan's sources.
     """
 
     settings: Settings
@@ -30,7 +35,8 @@ class Services:
     engine: EngineControl
     conversations: Conversations
     options: EngineOptions = field(default_factory=EngineOptions)
-    examiner: Callable[[Plan], Findings | None] = examine
+    access: Access = field(default_factory=Access)
+    examiner: Callable[[Plan, Path], Findings | None] = examine
 
     def hardware(self) -> Hardware:
         """Look at the machine now."""
@@ -40,14 +46,16 @@ class Services:
         """Return built-in and own recipes, recommended first."""
         return read_recipes((ASSETS / "recipes", self.settings.recipes_dir))
 
-    def plan(self, recipe_name: str) -> Plan:
-        """Return the plan of a recipe by name.
+    def plan(self, recipe: Recipe | str, *, name: str | None = None, self_test: bool = True) -> Plan:
+        """Return the plan of a recipe, given or by its name. A source that is not on this machine is looked up.
 
         Raises:
             UsageError: no such recipe.
             SourceError: its sources are not there.
         """
-        return make_plan(find_recipe(self.recipes(), recipe_name))
+        wanted = find_recipe(self.recipes(), recipe) if isinstance(recipe, str) else recipe
+        find = partial(find_source, access=self.access)
+        return make_plan(wanted, name=name, self_test=self_test, find=find, downloads=self.settings.downloads_dir)
 
     def examine(self, wanted: Plan) -> tuple[Plan, Findings | None]:
         """Look at a plan's sources; return the plan with exact sizes, and what was found if that could be told now.
@@ -55,7 +63,7 @@ class Services:
         Raises:
             CriaError: the sources cannot be put together; nothing was changed.
         """
-        found = self.examiner(wanted)
+        found = self.examiner(wanted, self.settings.downloads_dir)
         return (wanted.with_output(found.bytes) if found else wanted), found
 
     def set_up(self, wanted: Plan) -> str:

@@ -41,6 +41,11 @@ class Settings:
         return self.data_dir / "recipes"
 
     @property
+    def downloads_dir(self) -> Path:
+        """What was fetched, by server, repository and commit."""
+        return self.data_dir / "downloads"
+
+    @property
     def temp_dir(self) -> Path:
         """Private scratch space of this app (mode 0700)."""
         return self.data_dir / "tmp"

@@ -19,7 +19,7 @@ from backend.errors import UsageError
 from backend.hardware import Gpu, Hardware
 from backend.jobs.view import JobState, JobView
 from backend.library import ModelInfo
-from backend.plan import Plan, check_plan, make_plan
+from backend.plan import Plan, check_plan
 from backend.recipes import Recipe, custom_recipe, find_recipe
 from backend.services import Services
 from backend.text import say, tell
@@ -170,7 +170,7 @@ def setup(args: argparse.Namespace, services: Services) -> int:
     """Set a model up, or show the plan; a set-up of that name that was interrupted goes on where it stopped."""
     language = services.settings.language
     recipe = wanted_recipe(args, services)
-    plan = make_plan(recipe, name=args.name, self_test=not args.no_self_test)
+    plan = services.plan(recipe, name=args.name, self_test=not args.no_self_test)
     if args.dry_run:
         return _dry_run(plan, services, json_wanted=args.json)
     if args.recipe and (there := _made_already(plan, services)):

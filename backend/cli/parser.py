@@ -13,6 +13,7 @@ from backend.settings import ROOT, Settings, new_token
 from backend.text import pick_language, say
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|GB|MB|G|M)?", re.IGNORECASE)
+_SERVER = re.compile(r"https?://[A-Za-z0-9.\-:\[\]]+/?")
 _UNITS = {"gib": 1 << 30, "mib": 1 << 20, "gb": 10**9, "mb": 10**6, "g": 1 << 30, "m": 1 << 20}
 
 
@@ -26,6 +27,24 @@ def size_bytes(text: str) -> int:
     if not match:
         raise argparse.ArgumentTypeError(say("en", "cli.bad_size", text=text[:40]))
     return int(float(match[1]) * _UNITS[(match[2] or "gib").lower()])
+
+
+def byte_rate(text: str) -> float:
+    """Return bytes a second for ``20MB/s`` or ``20MB``.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else, or nothing at all.
+    """
+    rate = size_bytes(text.strip().removesuffix("/s"))
+    if rate <= 0:
+        raise argparse.ArgumentTypeError(say("en", "cli.bad_size", text=text[:40]))
+    return float(rate)
+
+
+def _server(text: str) -> str:
+    if not _SERVER.fullmatch(text):
+        raise argparse.ArgumentTypeError(say("en", "cli.bad_hub", text=text[:80]))
+    return text.rstrip("/")
 
 
 def gpu_list(text: str) -> tuple[int, ...]:
@@ -73,6 +92,10 @@ def _engine_flags(parser: argparse.ArgumentParser, *, command: bool = False) -> 
 def _common_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
     parser.add_argument("--data-dir", type=Path, default=default, metavar="FOLDER", help=_help("data_dir"))
     parser.add_argument("--debug", action="store_true", default=default, help=_help("debug"))
+    parser.add_argument("--hub", type=_server, default=default, metavar="URL", help=_help("hub"))
+    parser.add_argument(
+        "--max-download-rate", type=byte_rate, default=default, metavar="20MB/s", help=_help("max_download_rate")
+    )
 
 
 def _server_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backend.errors import error_from_json
@@ -42,17 +43,18 @@ class Findings:
         return Findings(**{**data, "notes": tuple(map(Message.from_json, data["notes"]))})
 
 
-def examine(plan: Plan, *, timeout_s: float = TIMEOUT_S) -> Findings | None:
+def examine(plan: Plan, downloads: Path, *, timeout_s: float = TIMEOUT_S) -> Findings | None:
     """Open every source of a plan and put them together without reading the weights; return what that told.
 
-    None: it could not be told now (too slow, an archive that is still packed); the set-up itself will find out.
+    ``downloads`` is where fetched sources are. None: it could not be told now (too slow, not fetched yet, an archive
+    that is still packed); the set-up itself will find out.
 
     Raises:
         CriaError: the set-up cannot work; the error says why and what to do.
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "backend.jobs.examiner"],
+            [sys.executable, "-m", "backend.jobs.examiner", str(downloads)],
             input=json.dumps(plan.to_json()),
             cwd=ROOT,
             capture_output=True,

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from backend.errors import JobError, MachineError
 from backend.jobs.folded import FoldedJob
@@ -49,21 +50,29 @@ def partial_folder(models_dir: Path, job: str) -> Path:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder; files that vanish meanwhile count nothing."""
+    """Return the bytes of all files below a folder; what vanishes meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file() and not path.is_symlink():
-                total += path.stat().st_size
+    for place, _, names in os.walk(folder):  # it shrugs at folders that are gone
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(place) / name).lstat().st_size
     return total
 
 
 class JobManager:
     """All jobs of one data folder."""
 
-    def __init__(self, data_dir: Path, *, worker: str = "backend.jobs.worker") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        worker: str = "backend.jobs.worker",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """``environment`` is added to each worker's: what it must know and no file may hold."""
         self._data_dir = data_dir
         self._worker = worker
+        self._environment = dict(environment)
         self._jobs_dir = data_dir / "jobs"
         self._models_dir = data_dir / "models"
         self._followed: dict[str, _Followed] = {}
@@ -119,6 +128,7 @@ class JobManager:
                 process = subprocess.Popen(
                     [sys.executable, "-m", self._worker, str(folder), str(self._data_dir), str(handle)],
                     cwd=ROOT,
+                    env={**os.environ, **self._environment},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -156,7 +166,7 @@ class JobManager:
             followed.catch_up()
             self._followed[job] = followed
             partial = partial_folder(self._models_dir, job)
-            leftover = folder_bytes(partial) if partial.exists() else 0
+            leftover = folder_bytes(partial)
             return followed.folded.view(alive=alive, leftover_bytes=leftover, now=time.time())
 
     def _is_busy(self, job: str) -> bool:

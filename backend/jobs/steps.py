@@ -6,8 +6,8 @@
 import errno
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backend.composition import compose, folders, rehearse
@@ -16,8 +16,11 @@ from backend.events import Event, Log, Progress
 from backend.jobs.trial import Trial
 from backend.jobs.view import Sample
 from backend.plan import TRY, Plan
+from backend.sources.access import Access
 from backend.sources.archive import unpack
+from backend.sources.fetch import fetch as download
 from backend.sources.folder import builtin_path, check_source, fetch_bytes, open_source
+from backend.sources.pinned import Pinned
 from backend.sources.source import Source
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
@@ -44,6 +47,8 @@ class Context:
     partial: Path
     logs_dir: Path
     cancelled: Callable[[], bool]
+    downloads: Path
+    access: Access = field(default_factory=Access)
     sample: Sample | None = None
     child_memory: int = 0
 
@@ -54,7 +59,10 @@ class Context:
 
     def open(self, spec: str) -> Source:
         """Open a source of the plan; an archive is the folder that it was unpacked to."""
-        return open_source(spec, unpacked=self.unpacked)
+        pinned = self.plan.pinned(spec)
+        if pinned is None:
+            return open_source(spec, unpacked=self.unpacked)
+        return pinned.source(self.downloads, unpacked=self.unpacked)
 
     def folder(self, spec: str) -> Path:
         """Return the folder with the files of a source of the plan.
@@ -74,20 +82,36 @@ PUBLISH = "publish"  # not a step of the plan: what every job ends with
 
 
 def fetch(context: Context) -> Iterator[Event]:
-    """Unpack what is an archive, look at every source, compare what has a published sum; one bar over all of it."""
+    """Download what is not here, unpack what is an archive, look at every source, compare what has a published sum; one
+    bar over all of it.
+    """
+    yield from _in_one_bar([(remote.listing.bytes, _download(context, remote)) for remote in context.plan.remotes])
     sources = [context.open(spec) for spec in dict.fromkeys(context.plan.sources)]
-    sizes = [source.bytes if source.packed else fetch_bytes(source)[0] for source in sources]
-    total, before = sum(sizes), 0
-    for source, size in zip(sources, sizes, strict=True):
-        for event in _fetched(context, source):
+    here = [source for source in sources if source.packed or context.plan.pinned(source.spec) is None]
+    sizes = [source.bytes if source.packed else fetch_bytes(source)[0] for source in here]
+    yield from _in_one_bar([(size, _checked(context, source)) for size, source in zip(sizes, here, strict=True)])
+
+
+def _in_one_bar(parts: Sequence[tuple[int, Iterator[Event]]]) -> Iterator[Event]:
+    """Run works of so many bytes one after the other, with their progress counted together."""
+    total, before = sum(size for size, _ in parts), 0
+    for size, events in parts:
+        for event in events:
             if isinstance(event, Progress):
-                yield Progress(min(before + event.done, total), total, event.note)
+                yield replace(event, done=min(before + event.done, total), total=total)
             else:
                 yield event
         before += size
 
 
-def _fetched(context: Context, source: Source) -> Iterator[Event]:
+def _download(context: Context, remote: Pinned) -> Iterator[Event]:
+    folder = remote.folder(context.downloads)
+    yield from download(
+        remote.listing, folder, options=context.access.options, others=remote.others, cancelled=context.cancelled
+    )
+
+
+def _checked(context: Context, source: Source) -> Iterator[Event]:
     if source.packed:
         yield from unpack(source, context.unpacked, cancelled=context.cancelled)
         source = context.open(source.spec)

@@ -24,7 +24,8 @@ from backend.jobs.journal import JournalReader, JournalWriter
 from backend.jobs.lock import try_lock
 from backend.jobs.manager import CANCEL, JOURNAL, PLAN, partial_folder
 from backend.jobs.view import JobState
-from backend.plan import Plan
+from backend.plan import FETCH, Plan
+from backend.sources.access import Access
 
 _LINE_EVERY_S = 0.25
 _HEARTBEAT_S = 1.0  # how often a step that stands still says so: its time goes on
@@ -111,7 +112,7 @@ def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter, t
     """Run every step that the journal does not call done."""
     recorder = Recorder(journal)
     for step in context.plan.steps:
-        if past.finished(step.id):
+        if past.finished(step.id) and not (step.id == FETCH and context.plan.remotes):  # cheap, and they may be gone
             continue
         forget_peak()
         journal.write("step", id=step.id, m=recorder.now())
@@ -141,7 +142,15 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
         turn = wait_for_turn(folder.parent, journal, stopper)
         try:
             models = data_dir / "models"
-            context = steps.Context(plan, models, partial_folder(models, folder.name), data_dir / "logs", stopper)
+            context = steps.Context(
+                plan,
+                models,
+                partial_folder(models, folder.name),
+                data_dir / "logs",
+                stopper,
+                downloads=data_dir / "downloads",
+                access=Access.from_worker(os.environ),
+            )
             context.sample = past.sample
             run_steps(context, past, journal, table)
         finally:

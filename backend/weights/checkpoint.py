@@ -13,7 +13,7 @@ from typing import Literal
 
 from backend.errors import WeightsError
 from backend.text import Message
-from backend.weights.disk import SourceFile
+from backend.weights.disk import SourceFile, label
 from backend.weights.dtypes import FLOATS, Array, itemsize
 from backend.weights.shape import ModelShape, Shape
 
@@ -111,7 +111,7 @@ class Checkpoint(Mapping[str, Tensor]):
             WeightsError: this is a model of another kind.
         """
         if not isinstance(self.shape, ModelShape):
-            raise WeightsError("finish.llama_only", folder=self.folder.name)
+            raise WeightsError("finish.llama_only", folder=label(self.folder))
         return self.shape
 
     @property

@@ -22,6 +22,15 @@ JSON_LIMIT = 4_000_000  # bytes; the largest real index (405B) is under 0.2 MB
 _BRACKET_LIMIT = 1_000_000  # lists and objects in one JSON text; a Llama-3 tokenizer.json has 280,000
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _POINTER_SIZE = re.compile(rb"^size (\d{1,18})$", re.MULTILINE)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def label(folder: Path) -> str:
+    """Return what to call a folder in a sentence: its name, or the repository's where it is named after a commit."""
+    if not _COMMIT.fullmatch(folder.name):
+        return folder.name
+    repository = folder.parent.parent if folder.parent.name == "snapshots" else folder.parent
+    return repository.name.removeprefix("models--").replace("--", "/")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from backend.text import Message
 from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint
+from backend.weights.disk import label
 from backend.weights.dtypes import CONFIG_NAMES
 from backend.weights.finish_as_is import GENERATION, KEPT, finish_as_is
 from backend.weights.partial import writing
@@ -92,7 +93,7 @@ def _template(
         return find_template(name), Message("weights.found.template_given", {"template": name})
     kept = kept_template(vocabulary)
     if kept is not None:
-        return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": vocabulary.place.name})
+        return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": label(vocabulary.place)})
     tokens = {token.text for token in vocabulary.added}
     detected = detect_template(
         rows=checkpoint.shape.vocab,

@@ -11,7 +11,7 @@ from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights import tokenizer
 from backend.weights.as_is import T5, AsIs, without_hooks
-from backend.weights.disk import read_json, source_file
+from backend.weights.disk import label, read_json, source_file
 from backend.weights.fast_tokenizer import AddedToken
 from backend.weights.sentencepiece_model import Kind, SentencePieceModel, read_sentencepiece
 from backend.weights.shape import CONFIG, token_id
@@ -53,7 +53,7 @@ def finish_as_is(
         (place for place in tokenizer.places(sources) if any((place / name).is_file() for name in _LEARNED)), None
     )
     if place is None:
-        raise WeightsError("weights.tokenizer_missing", folders=", ".join(folder.name for folder in sources))
+        raise WeightsError("weights.tokenizer_missing", folders=", ".join(label(folder) for folder in sources))
     tokens, notes = _tokenizer(place, out, shape)
     chosen, why = _template(place, template, tokens, shape)
     _settings(place, out, chosen, context=context)
@@ -93,7 +93,7 @@ def _tokenizer(place: Path, out: Path, shape: AsIs) -> tuple[dict[str, int], lis
     added = _t5_tokens(place, model)
     by_text = {token.text: token for token in added}
     if not model.is_unigram or "</s>" not in by_text or "<unk>" not in by_text:
-        raise WeightsError("weights.tokenizer_kind", folder=place.name)
+        raise WeightsError("weights.tokenizer_kind", folder=label(place))
     fast = unigram_json(model, added, eos=by_text["</s>"])
     tokenizer.write_json(out / tokenizer.FAST, fast)
     return _known(fast, place, shape.vocab), [Message("finish.found.fast_built", {"file": _SPIECE})]
@@ -125,7 +125,7 @@ def _known(fast: Mapping[str, Any], place: Path, rows: int) -> dict[str, int]:
         raise WeightsError("weights.tokenizer_damaged", file=tokenizer.FAST, what=str(problem)[:80]) from problem
     size = max([learned, *(number + 1 for number in added.values())])
     if size > rows:
-        raise WeightsError("weights.tokenizer_too_large", tokens=size, rows=rows, folder=place.name)
+        raise WeightsError("weights.tokenizer_too_large", tokens=size, rows=rows, folder=label(place))
     return added
 
 
@@ -134,7 +134,7 @@ def _template(place: Path, name: str | None, tokens: Mapping[str, int], shape: A
         return find_template(name), Message("weights.found.template_given", {"template": name})
     kept = tokenizer.template_in(place)
     if kept is not None:
-        return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": place.name})
+        return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": label(place)})
     detected = "plain"
     if shape.kind == T5:
         detected = "fastchat-t5" if all(word in tokens for word in _FASTCHAT_T5) else "plain-t5"

@@ -13,7 +13,7 @@ from backend.errors import WeightsError
 from backend.text import Message, Value
 from backend.weights.as_is import as_is
 from backend.weights.checkpoint import Checkpoint, Tensor
-from backend.weights.disk import SourceFile, inside, is_there, plain_name, read_json, source_file
+from backend.weights.disk import SourceFile, inside, is_there, label, plain_name, read_json, source_file
 from backend.weights.dtypes import CONFIG_NAMES, FLOATS
 from backend.weights.safetensors_file import read_safetensors
 from backend.weights.shape import CONFIG, EMBED, HEAD, ModelShape, Shape, shape_from_config
@@ -68,7 +68,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
         made_of=tuple(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files),
         checks=tuple(record.finish for record in records),
     )
-    values: dict[str, Value] = {"folder": folder.name, "files": len(files), "dtype": CONFIG_NAMES[checkpoint.dtype]}
+    values: dict[str, Value] = {"folder": label(folder), "files": len(files), "dtype": CONFIG_NAMES[checkpoint.dtype]}
     first = Message("weights.found.huggingface", values)
     return replace(checkpoint, notes=(first, *notes, *more, *_config_notes(config, shape)))
 

@@ -13,7 +13,7 @@ from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights.adapter import Adapter
 from backend.weights.checkpoint import Checkpoint
-from backend.weights.disk import read_at
+from backend.weights.disk import label, read_at
 from backend.weights.generation import generation, named_generation, named_size
 from backend.weights.known_adapters import (
     AFTER_CHINESE_LLAMA_PLUS,
@@ -160,7 +160,7 @@ def _order_notes(checkpoint: Checkpoint, adapter: Adapter, rows: int) -> Iterato
     if not named:
         sha256 = hash_file(adapter.file.path)
     if named or sha256 in AFTER_CHINESE_LLAMA_PLUS:
-        name = AFTER_CHINESE_LLAMA_PLUS.get(sha256, adapter.folder.name)
+        name = AFTER_CHINESE_LLAMA_PLUS.get(sha256, label(adapter.folder))
         raise WeightsError("lora.needs_chinese_llama", name=name, base=before)
     if sha256 not in ON_LLAMA:
         yield Message("lora.found.perhaps_second", {"rank": adapter.rank, "base": before})

@@ -13,7 +13,7 @@ from typing import Any
 from backend.errors import WeightsError
 from backend.text import Message, Value
 from backend.weights.checkpoint import SLAB_BYTES, Checkpoint, Tensor
-from backend.weights.disk import SourceFile
+from backend.weights.disk import SourceFile, label
 from backend.weights.dtypes import CONFIG_NAMES, FLOATS
 from backend.weights.join import halves_from_pairs, join_columns, join_rows, same_in_all, without_copies
 from backend.weights.meta_files import CHECKLIST, cut_short, read_checklist, shard_files
@@ -71,7 +71,7 @@ def open_meta(folder: Path) -> Checkpoint:
     if shape.tie:
         del tensors[HEAD]
     dtype = CONFIG_NAMES[shards[0][EMBED].dtype]
-    values: dict[str, Value] = {"folder": folder.name, "shards": len(files), "dtype": dtype}
+    values: dict[str, Value] = {"folder": label(folder), "shards": len(files), "dtype": dtype}
     first = Message("weights.found.meta", values)
     return Checkpoint(
         kind="meta",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
-from backend.weights.disk import read_start
+from backend.weights.disk import label, read_start
 from backend.weights.meta_files import CHECKLIST, TOKENIZER_CHECKLIST, checklist_bytes, read_checklist, shard_files
 from backend.weights.meta_params import PARAMS, params_bytes
 from backend.weights.meta_releases import is_llama3
@@ -39,7 +39,7 @@ def finish_meta(checkpoint: Checkpoint, out: Path, *, sources: Sequence[Path]) -
         listed = dict(_shard_sums(out)) | {PARAMS: _md5(params)}
         model = _tokenizer_model(vocabulary)
         if model is None:
-            notes.append(Message("meta.found.no_tokenizer_model", {"folder": vocabulary.place.name}))
+            notes.append(Message("meta.found.no_tokenizer_model", {"folder": label(vocabulary.place)}))
         else:
             replace_file(out / MODEL, model)
             if is_llama3(shape.rope_theta, shape.vocab):

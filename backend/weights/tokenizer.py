@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.errors import WeightsError
 from backend.text import Message
-from backend.weights.disk import read_json
+from backend.weights.disk import label, read_json
 from backend.weights.fast_tokenizer import AddedToken, tokenizer_json
 from backend.weights.known_tokenizers import known_tokenizer
 from backend.weights.partial import replace_file
@@ -70,16 +70,16 @@ def find_vocabulary(sources: Sequence[Path], rows: int) -> Vocabulary:
     """
     found = [vocabulary for place in places(sources) if (vocabulary := read_vocabulary(place)) is not None]
     if not found:
-        raise WeightsError("weights.tokenizer_missing", folders=", ".join(folder.name for folder in sources))
+        raise WeightsError("weights.tokenizer_missing", folders=", ".join(label(folder) for folder in sources))
     fitting = [vocabulary for vocabulary in found if vocabulary.size <= rows]
     if not fitting:
-        raise WeightsError("weights.tokenizer_too_large", tokens=found[0].size, rows=rows, folder=found[0].place.name)
+        raise WeightsError("weights.tokenizer_too_large", tokens=found[0].size, rows=rows, folder=label(found[0].place))
     tokens = max(vocabulary.size for vocabulary in fitting)
     if rows - tokens > MOST_UNNAMED:
-        raise WeightsError("finish.tokenizer_too_small", tokens=tokens, rows=rows, folder=fitting[0].place.name)
+        raise WeightsError("finish.tokenizer_too_small", tokens=tokens, rows=rows, folder=label(fitting[0].place))
     exact = next((vocabulary for vocabulary in fitting if vocabulary.size == rows), None)
     best = exact or fitting[0]
-    notes = [*best.notes, Message("weights.found.tokenizer", {"folder": best.place.name, "tokens": best.size})]
+    notes = [*best.notes, Message("weights.found.tokenizer", {"folder": label(best.place), "tokens": best.size})]
     if best.size == rows - 1 and best.fast is None:
         pad = AddedToken(best.size, "[PAD]")
         notes.append(Message("weights.found.pad_added", {"id": pad.id}))
@@ -113,7 +113,7 @@ def read_vocabulary(place: Path) -> Vocabulary | None:
 def _from_sentencepiece(place: Path) -> Vocabulary:
     model = read_sentencepiece(place / MODEL)
     if not model.is_bpe or model.remove_extra_spaces:
-        raise WeightsError("weights.tokenizer_kind", folder=place.name)
+        raise WeightsError("weights.tokenizer_kind", folder=label(place))
     ids = {piece.text: number for number, piece in enumerate(model.pieces)}
     unknown = next((piece.text for piece in model.pieces if piece.kind is Kind.UNKNOWN), None)
     if unknown is None or any(name not in ids for name in ("<s>", "</s>")):
@@ -183,7 +183,7 @@ def _from_fast(place: Path, fast: Mapping[str, Any]) -> Vocabulary:
     model, entries = fast.get("model"), fast.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocab, dict) or not isinstance(entries, list):
-        raise WeightsError("weights.tokenizer_kind", folder=place.name)
+        raise WeightsError("weights.tokenizer_kind", folder=label(place))
     try:
         added = tuple(AddedToken(int(entry["id"]), str(entry["content"]), bool(entry["special"])) for entry in entries)
         size = max([*(int(number) for number in vocab.values()), *(token.id for token in added)]) + 1

@@ -11,7 +11,7 @@ import gradio as gr
 
 from backend.engines.base import EngineState
 from backend.errors import CriaError, UsageError
-from backend.plan import Plan, make_plan
+from backend.plan import Plan
 from backend.recipes import DTYPES, LAYOUTS, check_name, custom_recipe
 from backend.services import Services
 from backend.text import say
@@ -22,7 +22,7 @@ from ui.views.setup import SetupView
 from ui.wiring.setup_screen import Place, Screen, Updates
 
 
-def _plan_form(*fields: str) -> Plan:
+def _plan_form(services: Services, *fields: str) -> Plan:
     """Turn what a person typed into a plan; the fields come in the form's order.
 
     Raises:
@@ -42,7 +42,7 @@ def _plan_form(*fields: str) -> Plan:
         dtype=dtype or None,
         layout=layout or LAYOUTS[0],
     )
-    return make_plan(recipe)
+    return services.plan(recipe)
 
 
 def _choices(key: str, names: Iterable[str], words: str) -> gr.Dropdown:
@@ -168,7 +168,7 @@ class SetupHandlers:
         require_admin(request)
         screen = self.screen(request)
         try:
-            plan = _plan_form(*fields)
+            plan = _plan_form(self.services, *fields)
         except CriaError as error:
             return self.row({self.view.form.problem: problem(error, screen.language)})
         return self.row({**screen.go_plan(plan, ""), self.view.form.problem: ""})
@@ -178,7 +178,7 @@ class SetupHandlers:
         require_admin(request)
         screen = self.screen(request)
         try:
-            plan = self.services.plan(recipe) if recipe else _plan_form(*fields)
+            plan = self.services.plan(recipe) if recipe else _plan_form(self.services, *fields)
             job = self.services.set_up(replace(plan, name=check_name(name.strip())))
         except CriaError as error:
             return self.row({self.view.plan_problem: problem(error, screen.language)})

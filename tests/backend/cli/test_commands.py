@@ -29,7 +29,7 @@ def services(settings: Settings) -> Services:
         jobs=JobManager(settings.data_dir, worker="tests.backend.jobs.fake_worker"),
         engine=Supervisor(settings.logs_dir),
         conversations=Conversations(settings.database),
-        examiner=lambda _: None,
+        examiner=lambda *_: None,
     )
 
 

@@ -12,6 +12,7 @@ from backend.recipes import custom_recipe, find_recipe, read_recipes
 from backend.settings import ASSETS
 from backend.text import LANGUAGES, tell
 
+NOWHERE = Path("/nowhere")  # nothing was fetched
 BASE, DELTA = "builtin:demo/base", "builtin:demo/delta"
 
 
@@ -21,7 +22,7 @@ def plan() -> Plan:
 
 
 def test_the_demo_is_understood_from_its_headers(plan: Plan) -> None:
-    found = examine(plan)
+    found = examine(plan, NOWHERE)
     assert found is not None
     assert (found.dtype, found.template) == ("float16", "vicuna-v1.1")
     assert found.bytes == 2 * found.parameters > 5_000_000
@@ -30,7 +31,7 @@ def test_the_demo_is_understood_from_its_headers(plan: Plan) -> None:
 
 
 def test_sizes_become_exact(plan: Plan) -> None:
-    found = examine(replace(plan, dtype="float32"))
+    found = examine(replace(plan, dtype="float32"), NOWHERE)
     assert found is not None
     exact = plan.with_output(found.bytes)
     assert found.bytes == 4 * found.parameters
@@ -39,7 +40,7 @@ def test_sizes_become_exact(plan: Plan) -> None:
 
 
 def test_findings_survive_the_way_between_processes(plan: Plan) -> None:
-    found = examine(plan)
+    found = examine(plan, NOWHERE)
     assert found is not None
     assert Findings.from_json(found.to_json()) == found
 
@@ -50,7 +51,7 @@ def test_findings_survive_the_way_between_processes(plan: Plan) -> None:
 )
 def test_what_cannot_work_is_said_before_anything_starts(base: str, delta: str, key: str) -> None:
     with pytest.raises(WeightsError) as raised:
-        examine(make_plan(custom_recipe("x", base=base, delta=delta)))
+        examine(make_plan(custom_recipe("x", base=base, delta=delta)), NOWHERE)
     assert raised.value.key == key
     assert "{" not in raised.value.text()
 
@@ -59,14 +60,14 @@ def test_a_tokenizer_that_does_not_fit_is_said_before_anything_starts(tmp_path: 
     for name in ("consolidated.00.pth", "consolidated.01.pth", "params.json"):
         (tmp_path / name).symlink_to(ASSETS / "demo" / "base" / name)
     with pytest.raises(WeightsError) as raised:
-        examine(make_plan(custom_recipe("x", base=str(tmp_path))))
+        examine(make_plan(custom_recipe("x", base=str(tmp_path))), NOWHERE)
     assert raised.value.key == "weights.tokenizer_missing"
 
 
 def test_a_source_that_went_away_is_named(tmp_path: Path, plan: Plan) -> None:
     with pytest.raises(SourceError):
-        examine(replace(plan, base=str(tmp_path / "gone")))
+        examine(replace(plan, base=str(tmp_path / "gone")), NOWHERE)
 
 
 def test_no_answer_in_time_is_no_obstacle(plan: Plan) -> None:
-    assert examine(plan, timeout_s=0.001) is None
+    assert examine(plan, NOWHERE, timeout_s=0.001) is None

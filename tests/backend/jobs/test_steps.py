@@ -46,7 +46,7 @@ def packed(lora: Path) -> Path:
 def context(tmp_path: Path, base: Path, lora: Path, name: str) -> Context:
     plan = make_plan(custom_recipe(name, base=str(base), loras=[str(lora)]), self_test=False)
     models = tmp_path / "models"
-    return Context(plan, models, models / f".partial-{name}", tmp_path / "logs", never)
+    return Context(plan, models, models / f".partial-{name}", tmp_path / "logs", never, tmp_path / "downloads")
 
 
 def run(job: Context) -> list[Event]:
