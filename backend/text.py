@@ -92,7 +92,16 @@ def _shown(value: Value) -> Value:
     marks that turn the reading direction, or half a character, and would say something else than the sentence."""
     if not isinstance(value, str):
         return value
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+    return _UNSEEN.sub(lambda found: _spelt(found[0]), value)
+
+
+def plain_lines(text: str) -> str:
+    """Return a text of many lines as a terminal may show it: line feeds and tabs stay, other hidden marks are spelt."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else _spelt(found[0]), text)
+
+
+def _spelt(mark: str) -> str:
+    return mark.encode("unicode_escape").decode()
 
 
 def tell(language: str, message: Message) -> str:

@@ -22,7 +22,7 @@ from backend.library import ModelInfo
 from backend.plan import Plan, check_plan
 from backend.recipes import Recipe, custom_recipe, find_recipe
 from backend.services import Services
-from backend.text import say, tell
+from backend.text import plain_lines, say, tell
 from backend.units import bytes_text
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -224,7 +224,8 @@ def _started(plan: Plan, services: Services) -> str:
 
 def _same(left: Plan, right: Plan) -> bool:
     """Tell whether two plans mean the same work; the figures of their steps are guesses and do not count."""
-    return dataclasses.replace(left, steps=()) == dataclasses.replace(right, steps=())
+    same_steps = [step.id for step in left.steps] == [step.id for step in right.steps]
+    return same_steps and dataclasses.replace(left, steps=()) == dataclasses.replace(right, steps=())
 
 
 def follow(job: str, services: Services) -> JobView:
@@ -268,7 +269,8 @@ def _outcome(view: JobView, services: Services) -> Iterator[str]:
     if sample is None:
         yield say(language, "cli.setup.untried")
     else:
-        yield say(language, "cli.setup.sample", question=sample.question, answer=sample.answer)
+        yield say(language, "cli.setup.sample", question=sample.question)
+        yield plain_lines(sample.answer)
         if not sample.stopped:
             yield say(language, "cli.setup.runs_on")
         if sample.cause is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
-from backend.errors import Cancelled, EngineError, MachineError
+from backend.errors import Cancelled, EngineError, MachineError, WeightsError
 from backend.events import Event, Log, Progress
 from backend.jobs.view import Sample
 from backend.text import Message
@@ -26,6 +26,7 @@ _SAMPLING = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=200)
 _START_TIMEOUT_S = 1800.0
 _POLL_S = 0.1
 _NOT_NUMBERS = "engine.not_numbers"  # what the engine says when logits are not finite
+_NOT_RUNNABLE = "finish.not_runnable"  # and about a kind of model that it does not know
 
 
 @dataclass
@@ -58,6 +59,15 @@ class Trial:
             yield Log(problem.message)
             yield Log(Message("steps.not_tried"))
             return
+        except WeightsError as problem:
+            if problem.key != _NOT_RUNNABLE:
+                raise
+            yield Log(problem.message)  # a kind of model that other engines run: the folder is as good as any
+            return
+        except EngineError as problem:
+            if problem.key != _NOT_NUMBERS:
+                raise
+            self.sample = self._broken(problem)  # noticed while loading already
         finally:
             engine.close()
         yield Log(Message("steps.stopped" if self.sample.stopped else "steps.ran_on"))
@@ -85,11 +95,14 @@ class Trial:
         try:
             text, stopped = asyncio.run(self._answer(engine))
         except EngineError as problem:
-            broken = problem.key == _NOT_NUMBERS
-            why = likely_cause(self.folder, answer="", finite=False) if broken else problem.message
-            return Sample(GREETING, "", stopped=False, cause=why)
+            return self._broken(problem)
         cause = None if stopped else likely_cause(self.folder, answer=text)
         return Sample(GREETING, text, stopped, cause)
+
+    def _broken(self, problem: EngineError) -> Sample:
+        finite = problem.key != _NOT_NUMBERS
+        cause = problem.message if finite else likely_cause(self.folder, answer="", finite=False)
+        return Sample(GREETING, "", stopped=False, cause=cause)
 
     async def _answer(self, engine: "Supervisor") -> tuple[str, bool]:
         text, stopped = "", False

@@ -136,8 +136,8 @@ def _rope(data: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in ("default", "linear", "dynamic", "yarn", "longrope", "llama3"):
         raise WeightsError("weights.rope_unknown", kind=str(kind)[:60])
     plain = {key: value for key, value in scaling.items() if isinstance(value, str | int | float | list)}
-    if kind == "default":
-        plain = {}
+    plain.pop("type", None)  # the key's name until transformers 4.43; today's would silently compute without scaling
+    plain = {} if kind == "default" else {**plain, "rope_type": kind}
     return {"rope_theta": table.get("rope_theta") or data.get("rope_theta") or 10000.0, **plain}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from backend.errors import CriaError, WeightsError, error_from_json, unexpected
 from backend.settings import ROOT
-from backend.text import LANGUAGES, LOCALES, Message, catalogue, pick_language, say, tell
+from backend.text import LANGUAGES, LOCALES, Message, catalogue, pick_language, plain_lines, say, tell
 
 ENGLISH = catalogue("en")
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -146,3 +146,7 @@ def test_a_value_cannot_say_something_else_than_its_sentence(value: str) -> None
     assert "\\" in text
     text.encode("utf-8")
     assert "骆马 é 🦙" in say("en", "weights.tensor_missing.say", name="骆马 é 🦙")
+
+
+def test_an_answer_keeps_its_lines_and_loses_its_terminal_commands() -> None:
+    assert plain_lines("Hi.\n\t- a\x1b[2J\u202e") == "Hi.\n\t- a\\x1b[2J\\u202e"

@@ -84,6 +84,19 @@ def test_scores_that_are_no_numbers_are_said_to_be_none(trial: Callable[..., tup
     assert one.sample.cause == Message("why", {"answer": "", "finite": False})
 
 
+def test_scores_that_are_no_numbers_are_noticed_while_loading(trial: Callable[..., tuple[Trial, list[Any]]]) -> None:
+    one, events = trial(refuses=EngineError("engine.not_numbers"))
+    assert one.sample is not None
+    assert one.sample.cause == Message("why", {"answer": "", "finite": False})
+    assert logs(events) == ["steps.ran_on", "why"]
+
+
+def test_a_kind_of_model_for_other_engines_is_kept_untried(trial: Callable[..., tuple[Trial, list[Any]]]) -> None:
+    one, events = trial(refuses=WeightsError("finish.not_runnable", kind="gpt_neox", known="llama"))
+    assert one.sample is None
+    assert logs(events) == ["finish.not_runnable.say"]
+
+
 def test_an_engine_that_dies_in_mid_reply_leaves_its_own_words(trial: Callable[..., tuple[Trial, list[Any]]]) -> None:
     problem = EngineError("engine.computation_failed", what="x")
     one, _ = trial(problem)

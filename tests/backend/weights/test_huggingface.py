@@ -44,6 +44,15 @@ def test_old_uploads_are_read_and_named(tmp_path: Path) -> None:
     assert checkpoint.shape.max_positions == 1024
 
 
+def test_the_old_name_of_a_scaling_becomes_todays(tmp_path: Path) -> None:
+    """transformers 5 reads ``rope_type`` only, and computes without scaling where it is absent (Vicuna v1.5-16k)."""
+    tiny = Tiny()
+    shape = open_huggingface(
+        write_hf(tmp_path, tiny, weights(tiny), rope_scaling={"type": "linear", "factor": 4.0})
+    ).llama
+    assert shape.rope_scaling == {"rope_type": "linear", "factor": 4.0}
+
+
 def test_new_style_rope_parameters(tmp_path: Path) -> None:
     scaling = {"rope_type": "llama3", "factor": 8.0, "rope_theta": 500000.0}
     tiny = Tiny()
