@@ -5,15 +5,23 @@ Knows how the parts fit together and nothing about what they do. Imports gradio 
 
 import argparse
 import errno
+import importlib.util
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
+
+if importlib.util.find_spec("psutil") is None:  # the first of the packages that anything here needs
+    # Before the catalogues can be read, so in English: the README's commands name the environment's own Python.
+    sys.exit(
+        f"cria: {sys.executable} has none of Cria's packages. Run .venv/bin/python app.py ..., as the README says."
+    )
 
 from backend.cli.parser import build_parser, engine_options, read_settings
 from backend.engines.base import EngineOptions
@@ -97,10 +105,15 @@ def open_port(settings: Settings) -> socket.socket:
     return listener
 
 
+def address(settings: Settings) -> str:
+    """Return where the page is."""
+    name = socket.gethostname() if settings.listen else "localhost"
+    return f"http://{name}:{settings.port}{settings.root_path}/"
+
+
 def announce(settings: Settings) -> None:
     """Say where the page is, and on a shared server how the administrator gets in."""
-    name = socket.gethostname() if settings.listen else "localhost"
-    url = f"http://{name}:{settings.port}{settings.root_path}/"
+    url = address(settings)
     print(say(settings.language, "cli.ready", url=url), flush=True)  # noqa: T201 - the one line a person waits for
     if settings.admin_token:
         text = say(settings.language, "cli.listen_admin")
@@ -116,7 +129,11 @@ def serve(args: argparse.Namespace, services: Services) -> int:
     listener = open_port(services.settings)
     import uvicorn
 
+    from backend.jobs.presence import claim
+
     signal.signal(signal.SIGTERM, _leave)
+    claimed = claim(services.settings.data_dir, address(services.settings))
+    services = replace(services, other=claimed.other)
     try:
         services.conversations.settle()  # replies that a killed server left growing
         app = build_app(services)
@@ -133,18 +150,21 @@ def serve(args: argparse.Namespace, services: Services) -> int:
         announce(services.settings)
         if (notice := services.conversations.notice) is not None:
             print(tell(services.settings.language, notice), file=sys.stderr)  # noqa: T201
+        if (other := services.other_server()) is not None:
+            print(tell(services.settings.language, other), file=sys.stderr)  # noqa: T201
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         print(say(services.settings.language, "cli.stopping"), file=sys.stderr)  # noqa: T201
     finally:
         services.engine.close()
         listener.close()
+        claimed.close()
     return 0
 
 
 def run(args: argparse.Namespace, settings: Settings, access: Access) -> int:
     """Build the services and carry out the command, or serve the page."""
-    from backend.cli import chat, commands
+    from backend.cli import chat, commands, downloads
 
     prepare_folders(settings)
     services = build_services(settings, engine_options(args), access)
@@ -152,6 +172,7 @@ def run(args: argparse.Namespace, settings: Settings, access: Access) -> int:
         "check": commands.check,
         "recipes": commands.recipes,
         "models": commands.models,
+        "downloads": downloads.downloads,
         "setup": commands.setup,
         "chat": chat.chat,
         None: serve,

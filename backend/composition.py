@@ -7,16 +7,18 @@ within a second and not after hours. Knows nothing about jobs, pages or where th
 from collections.abc import Callable
 from pathlib import Path
 
+from backend.errors import WeightsError
 from backend.plan import Plan
 from backend.text import Message
 from backend.weights.cast import cast
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.delta import add_delta
-from backend.weights.delta_fit import check_version
+from backend.weights.delta_fit import check_version, looks_like_delta
 from backend.weights.delta_folder import open_delta
 from backend.weights.dtypes import CONFIG_NAMES
-from backend.weights.finish import choose
+from backend.weights.finish import rehearse_finish
 from backend.weights.lora import add_lora
+from backend.weights.meta_finish import rehearse_meta
 from backend.weights.opening import open_checkpoint
 from backend.weights.shape import ModelShape
 
@@ -34,6 +36,8 @@ def compose(plan: Plan, folder_of: FolderOf) -> Checkpoint:
     if plan.delta:
         checkpoint = add_delta(checkpoint, open_delta(folder_of(plan.delta)), rule=plan.delta_rule)
         check_version(checkpoint, template=plan.template, rule=plan.delta_rule)
+    elif isinstance(checkpoint.shape, ModelShape) and looks_like_delta(checkpoint):
+        raise WeightsError("delta.alone", folder=str(checkpoint.folder))
     for source, scale in plan.loras:
         checkpoint = add_lora(checkpoint, folder_of(source), scale=scale)
     return cast(checkpoint, _DTYPES[plan.dtype]) if plan.dtype else checkpoint
@@ -42,16 +46,17 @@ def compose(plan: Plan, folder_of: FolderOf) -> Checkpoint:
 def rehearse(plan: Plan, checkpoint: Checkpoint, folder_of: FolderOf) -> tuple[str | None, tuple[Message, ...]]:
     """Return the template that the finished folder will have, and what its tokenizer tells; nothing is written.
 
-    None for a layout or a kind of model whose files are carried over as they are.
+    None for Meta's layout, which has no place for one.
 
     Raises:
-        WeightsError: no tokenizer fits; better known now than when the weights are written.
-        UsageError: an unknown template.
+        WeightsError: no tokenizer fits, or the layout cannot hold this model; better known now than when the weights
+            are written.
+        UsageError: an unknown template, or a model that cannot be cut as the layout wants it.
     """
-    if plan.layout == "meta" or not isinstance(checkpoint.shape, ModelShape):
-        return None, ()
     sources = folders(plan, folder_of)
-    _, template, notes = choose(checkpoint, sources, template=plan.template, has_delta=plan.delta is not None)
+    if plan.layout == "meta":
+        return None, rehearse_meta(checkpoint, sources)
+    template, notes = rehearse_finish(checkpoint, sources, template=plan.template, has_delta=plan.delta is not None)
     return template.name, notes
 
 

@@ -70,6 +70,11 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """Return the tokens of context; where positions are stretched, the other number is what they were before."""
+    return _number(config.get("max_sequence_length")) or _number(config.get("max_position_embeddings"))
+
+
 def read_model(folder: Path) -> ModelInfo:
     """Describe one model folder from its small files; never raises for what is in them."""
     record, config = _read_json(folder / RECORD), _read_json(folder / "config.json")
@@ -82,7 +87,7 @@ def read_model(folder: Path) -> ModelInfo:
         bytes=sum(path.stat().st_size for path in files if path.suffix in _WEIGHTS),
         parameters=_number(record.get("parameters")),
         dtype=_text(record.get("dtype")) or _text(config.get("torch_dtype")) or _text(config.get("dtype")),
-        context=_number(record.get("context")) or _number(config.get("max_position_embeddings")),
+        context=_number(record.get("context")) or _positions(config),
         template=_text(record.get("template")),
         recipe=_text(record.get("recipe")),
         made=_text(record.get("made")),

@@ -25,7 +25,7 @@ FETCH_MEMORY = 120 * MB
 IDLE_TORCH_MEMORY = 280 * MB  # once torch is imported, the worker keeps it
 DISK_RESERVE = 200 * MB
 ADAPTER = "adapter_config.json"
-FETCH = "fetch"
+FETCH, MERGE = "fetch", "merge"
 TRY = "try"  # the one step that a set-up can do without
 # Bytes per second a plain disk gives while hashing; and what starting torch, or an engine, costs before the first byte.
 READ_RATE, WRITE_RATE = 500e6, 300e6
@@ -85,6 +85,10 @@ class Plan:
         """Return what a source means on the network, None for one on this machine."""
         return next((remote for remote in self.remotes if remote.spec == spec), None)
 
+    def through(self, chosen: str) -> "Plan":
+        """Return the plan with a server in front that a person chose for this run; empty for none."""
+        return replace(self, remotes=tuple(remote.through(chosen) for remote in self.remotes))
+
     @property
     def disk_bytes(self) -> int:
         """Bytes that making the model takes on the disk; what archives unpack to goes again at the end."""
@@ -123,7 +127,7 @@ class Plan:
 
 
 def _with_output(step: Step, size: int) -> Step:
-    if step.id == "merge":
+    if step.id == MERGE:
         return replace(step, writes=size)
     if step.id == "verify":
         return replace(step, reads=size)
@@ -136,7 +140,7 @@ def _merge(recipe: Recipe, base: Source, others: list[Source]) -> Step:
     kind = "_".join(parts) or ("convert" if base.has("params.json") else "copy")
     plain = not parts and recipe.dtype is None
     return Step(
-        "merge",
+        MERGE,
         Message("steps.merge_meta" if recipe.layout == "meta" else f"steps.merge_{kind}", {"loras": len(recipe.loras)}),
         sum(source.weight_bytes for source in (base, *others)),
         base.weight_bytes * (2 if recipe.dtype == "float32" else 1),
@@ -158,6 +162,8 @@ def _steps(
     recipe: Recipe, base: Source, others: list[Source], *, remote: Mapping[str, int], self_test: bool
 ) -> tuple[Step, ...]:
     merge = _merge(recipe, base, others)
+    if remote:  # the download goes on meanwhile
+        merge = replace(merge, memory=merge.memory + FETCH_MEMORY - READ_MEMORY)
     after = IDLE_TORCH_MEMORY if merge.fixed_s else CONVERT_MEMORY
     steps = [
         _fetch([base, *others], remote),

@@ -5,6 +5,7 @@
 """
 
 import inspect
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -21,6 +22,10 @@ from ui.render.notices import notice_html
 
 SETUP_TAB, CHAT_TAB = "setup", "chat"
 _LOG = logging.getLogger("cria.page")
+
+# The button is looked up when it is pressed; a second press while it works does nothing.
+_BUSY = "(...given) => {{ document.querySelector({selector})?.setAttribute('aria-busy', 'true'); return given; }}"
+_IDLE = "() => {{ document.querySelector({selector})?.removeAttribute('aria-busy'); }}"
 
 Handler = Callable[..., Any]
 
@@ -42,6 +47,7 @@ class Shell:
         outputs: Sequence[Any] = (),
         *,
         quiet: bool = False,
+        busy: str = "",
         **settings: Any,
     ) -> Any:
         """Bind one handler to one or several triggers and return gradio's dependency.
@@ -50,11 +56,15 @@ class Shell:
         there is none. It may be async, or an async generator (then pass ``queue=True``). A ``CriaError`` it raises
         becomes the page's notice and leaves the outputs alone; ``quiet`` (for timers) only logs. ``triggers`` may be
         None (page load), a component's events, or the dependency that this one follows, however that ended.
-        ``settings`` go to gradio.
+        ``busy`` selects a button that shows that it works until the answer is there. ``settings`` go to gradio.
         """
         every = list(outputs) if quiet else [*outputs, self.notice]
         options = {"queue": False, "show_progress": "hidden", "api_visibility": "private", **settings}
         handler = guarded(fn, len(outputs), quiet=quiet)
+        if busy:
+            options["js"] = _BUSY.format(selector=json.dumps(busy))
+            event = gr.on(triggers, handler, list(inputs), every, **options)
+            return event.then(None, js=_IDLE.format(selector=json.dumps(busy)), queue=False, api_visibility="private")
         if isinstance(triggers, gr.events.Dependency):
             return triggers.then(handler, list(inputs), every, **options)
         return gr.on(triggers, handler, list(inputs), every, **options)

@@ -157,6 +157,9 @@ def wanted_recipe(args: argparse.Namespace, services: Services) -> Recipe:
 def _print_plan(plan: Plan, services: Services) -> None:
     language, found = services.settings.language, services.hardware()
     print(say(language, "cli.plan.title", name=plan.name, folder=str(services.settings.models_dir / plan.name)))
+    for one in services.coming(plan):
+        print("- " + say(language, "fetchui.from_line", source=one.source, size=one.bytes, there=one.there,
+                         host=one.hosts[0], version=one.version or "-"))  # fmt: skip
     for number, step in enumerate(plan.steps, 1):
         print(f"{number}. {tell(language, step.title)}")
         print("   " + say(language, "cli.plan.step", reads=step.reads, writes=step.writes, memory=step.memory,
@@ -223,17 +226,31 @@ def _started(plan: Plan, services: Services) -> str:
 
 
 def _same(left: Plan, right: Plan) -> bool:
-    """Tell whether two plans mean the same work; the figures of their steps are guesses and do not count."""
-    same_steps = [step.id for step in left.steps] == [step.id for step in right.steps]
-    return same_steps and dataclasses.replace(left, steps=()) == dataclasses.replace(right, steps=())
+    """Tell whether two plans mean the same work; the figures of their steps are guesses and do not count, nor does it
+    matter which server told of a version.
+    """
+    versions = [[(one.spec, one.listing.revision) for one in plan.remotes] for plan in (left, right)]
+    steps = [[step.id for step in plan.steps] for plan in (left, right)]
+    bare = [dataclasses.replace(plan, steps=(), remotes=()) for plan in (left, right)]
+    return all(one == other for one, other in (bare, versions, steps))
 
 
 def follow(job: str, services: Services) -> JobView:
-    """Show a job until it ends. Ctrl-C cancels it and waits until it has stopped cleanly."""
-    printer = JobPrinter(services.settings.language)
-    before = signal.signal(signal.SIGINT, lambda *_: services.jobs.cancel(job))
+    """Show a job until it ends. Ctrl-C cancels it and waits until it has stopped cleanly; a second one leaves it."""
+    language, presses = services.settings.language, list[int]()
+    printer = JobPrinter(language)
+
+    def stop(number: int, _: object) -> None:
+        if presses:
+            raise KeyboardInterrupt
+        presses.append(number)
+        services.jobs.cancel(job)
+
+    before = signal.signal(signal.SIGINT, stop)
     try:
         while True:
+            if presses:
+                printer.say_once(say(language, "fetchui.go_on"))
             view = services.jobs.view(job)
             printer.show(view)
             if view.state not in {JobState.RUNNING, JobState.QUEUED}:

@@ -1,4 +1,4 @@
-"""A job drawn in a terminal: one line that redraws itself, or plain lines when nobody watches.
+"""A job drawn in a terminal: a few lines that redraw themselves, or plain lines when nobody watches.
 
 Knows nothing about what a job does. Everything goes to stderr, so that stdout stays for results.
 """
@@ -6,12 +6,15 @@ Knows nothing about what a job does. Everything goes to stderr, so that stdout s
 import shutil
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import TextIO
 
+from backend.events import FileProgress
 from backend.jobs.view import JobState, JobView, StepView
 from backend.text import say, tell
 
 _BAR = 24
+_FILES = 6  # at most so many are shown at once
 
 
 def width(text: str) -> int:
@@ -46,13 +49,20 @@ def step_line(step: StepView, language: str) -> str:
                left=step.seconds_left)  # fmt: skip
 
 
+def file_line(file: FileProgress, language: str) -> str:
+    """Return one file on its way as a line."""
+    share = file.done / file.total if file.total else 0.0
+    return f"  {share:4.0%}  {say(language, 'fetchui.file_position', done=file.done, total=file.total)}  {file.name}"
+
+
 class JobPrinter:
     """Shows successive views of one job. Feed it views; it prints only what is new."""
 
     def __init__(self, language: str, *, out: TextIO = sys.stderr) -> None:
         self._language, self._out = language, out
         self._live = out.isatty()
-        self._logged, self._done, self._open = 0, set[str](), False
+        self._logged, self._done, self._said = 0, set[str](), set[str]()
+        self._open = 0  # lines that are redrawn
 
     def show(self, view: JobView) -> None:
         """Print what changed since the last view."""
@@ -65,24 +75,35 @@ class JobPrinter:
         self._logged = len(view.log)
         running = next((step for step in view.steps if step.state is JobState.RUNNING), None)
         if self._live and running is not None:
-            self._redraw(f"{bar(view.fraction)} {view.fraction:4.0%}  {step_line(running, self._language)}")
+            first = f"{bar(view.fraction)} {view.fraction:4.0%}  {step_line(running, self._language)}"
+            self._redraw([first, *(file_line(file, self._language) for file in running.files[:_FILES])])
+
+    def say_once(self, text: str) -> None:
+        """Print a line unless it was printed before."""
+        if text not in self._said:
+            self._said.add(text)
+            self._line(text)
 
     def close(self) -> None:
         """Leave the cursor on a line of its own."""
         self._clear()
 
     def _clear(self) -> None:
-        if self._open:
-            self._out.write("\r\x1b[K")
-            self._open = False
+        self._out.write(self._back())
+        self._open = 0
+
+    def _back(self) -> str:
+        """Return what takes the cursor to the beginning of the redrawn lines and empties them."""
+        up = f"\x1b[{self._open - 1}A" if self._open > 1 else ""
+        return f"\r{up}\x1b[J" if self._open else ""
 
     def _line(self, text: str) -> None:
         self._clear()
         self._out.write(text + "\n")
         self._out.flush()
 
-    def _redraw(self, text: str) -> None:
+    def _redraw(self, lines: Sequence[str]) -> None:
         columns = shutil.get_terminal_size().columns - 1
-        self._out.write("\r" + clip(text, columns) + "\x1b[K")
+        self._out.write(self._back() + "\n".join(clip(line, columns) for line in lines))
         self._out.flush()
-        self._open = True
+        self._open = len(lines)

@@ -115,12 +115,16 @@ def build_parser() -> argparse.ArgumentParser:
     _common_flags(parser, default=None)
     _engine_flags(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name in ("check", "recipes", "models"):
+    for name in ("check", "recipes", "models", "downloads"):
         command = commands.add_parser(name, help=_help(name), description=_help(name))
         command.add_argument("--json", action="store_true", help=_help("json"))
         _common_flags(command)
         if name == "models":
             command.add_argument("--delete", metavar="NAME", help=_help("delete"))
+        if name == "downloads":
+            which = command.add_mutually_exclusive_group()
+            which.add_argument("--delete", metavar="NAME", help=_help("delete_download"))
+            which.add_argument("--delete-unused", action="store_true", help=_help("delete_unused"))
     _setup_flags(commands.add_parser("setup", help=_help("setup"), description=_help("setup")))
     chat = commands.add_parser("chat", help=_help("chat"), description=_help("chat"))
     chat.add_argument("name", metavar="MODEL", help=_help("chat_model"))

@@ -17,6 +17,7 @@ from backend.sources.folder import open_source
 from backend.sources.source import Source
 from backend.sources.store import is_complete
 from backend.weights.dtypes import CONFIG_NAMES
+from backend.weights.meta_save import planned_files
 
 
 def look(plan: Plan, downloads: Path) -> Findings | None:
@@ -38,7 +39,7 @@ def look(plan: Plan, downloads: Path) -> Findings | None:
     checkpoint = compose(plan, folder)
     template, notes = rehearse(plan, checkpoint, folder)
     return Findings(
-        bytes=checkpoint.nbytes,
+        bytes=sum(planned_files(checkpoint).values()) if plan.layout == "meta" else checkpoint.nbytes,
         parameters=checkpoint.parameters,
         dtype=CONFIG_NAMES[checkpoint.dtype],
         template=template,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import CriaError, error_from_json
+from backend.events import FileProgress
 from backend.jobs.view import JobState, JobView, Sample, StepView
 from backend.plan import Plan, Step
 from backend.text import Message
@@ -25,12 +26,14 @@ class _StepFold:
     speed: float | None = None
     memory: int = 0
     note: Message | None = None
+    files: tuple[FileProgress, ...] = ()
     clock: float = 0.0  # the latest moment known, which may be later than the last event
+    beside: "_StepFold | None" = None  # the step that was running when this one began, and may still be
 
-    def begin(self, now: float) -> None:
+    def begin(self, now: float, beside: "_StepFold | None") -> None:
         self.state, self.began, self.last, self.done, self.total = JobState.RUNNING, now, now, 0, 0
-        self.clock = now
-        self.speed, self.note = None, None
+        self.clock, self.beside = now, beside
+        self.speed, self.note, self.files = None, None, ()
 
     def progress(self, now: float, done: int, total: int) -> None:
         """Take a new position; the first one only sets the starting point, so that resumed bytes are not speed."""
@@ -50,8 +53,19 @@ class _StepFold:
     @property
     def seconds(self) -> float:
         """Return seconds spent in the step so far."""
-        end = max(self.last, self.clock) if self.state is JobState.RUNNING else self.last
-        return end - self.began
+        return self.end - self.began
+
+    @property
+    def end(self) -> float:
+        """Return when the step ended, or how late it is."""
+        return max(self.last, self.clock) if self.state is JobState.RUNNING else self.last
+
+    @property
+    def own_seconds(self) -> float:
+        """Return the seconds of the step in which the one beside it was not running as well."""
+        if self.beside is None:
+            return self.seconds
+        return self.seconds - max(0.0, min(self.end, self.beside.end) - self.began)
 
     @property
     def share(self) -> float:
@@ -69,9 +83,14 @@ class _StepFold:
     def seconds_left(self) -> float | None:
         if self.state is JobState.DONE:
             return 0.0
-        if self.speed and self.total:
+        if self.speed and self.total and not self.waits:
             return (self.total - self.done) / self.speed
         return None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its speed is only that of a step which it takes its bytes from."""
+        return self.beside is not None and self.beside.state is JobState.RUNNING
 
     def view(self, state: JobState) -> StepView:
         shown = state if self.state is JobState.RUNNING else self.state
@@ -88,6 +107,7 @@ class _StepFold:
             planned_s=self.plan.seconds,
             planned_memory=self.plan.memory,
             memory=self.memory,
+            files=self.files if shown is JobState.RUNNING else (),
         )
 
 
@@ -118,6 +138,8 @@ class FoldedJob:
         kind, step = event["e"], self.steps.get(str(event.get("id")))
         if kind == "run":
             self.state, self.error = JobState.RUNNING, None
+            for fold in self.steps.values():  # of a run that was killed
+                fold.state = JobState.QUEUED if fold.state is JobState.RUNNING else fold.state
             self.pid, self.began = int(event.get("pid", 0)), float(event.get("t", 0.0))
             self.started = self.started or self.began
         elif kind in {"start", "queued"}:
@@ -137,14 +159,16 @@ class FoldedJob:
         now = float(event.get("m", step.last))
         if event["e"] == "step":
             self.state = JobState.RUNNING
-            step.begin(now)
+            running = (fold for fold in self.steps.values() if fold.state is JobState.RUNNING and fold is not step)
+            step.begin(now, next(running, None))
         elif event["e"] == "progress":
             step.progress(now, int(event["done"]), int(event["total"]))
             if "note" in event:
                 step.note = Message.from_json(event["note"])
+            step.files = tuple(FileProgress(str(name), int(a), int(b)) for name, a, b in event.get("files", []))
         elif event["e"] == "step_done":
             step.state, step.last, step.memory = JobState.DONE, now, int(event.get("memory", 0))
-            step.done = step.total
+            step.done, step.files = step.total, ()
 
     def view(self, *, alive: bool, leftover_bytes: int = 0, now: float | None = None) -> JobView:
         """Return the job as people see it. ``alive``: a worker holds the job's lock; ``now``: Unix time, if it runs on.
@@ -167,7 +191,7 @@ class FoldedJob:
             state=state,
             steps=tuple(fold.view(state) for fold in self.steps.values()),
             fraction=1.0 if state is JobState.DONE else min(fraction, 0.999),
-            seconds=sum(fold.seconds for fold in self.steps.values()),
+            seconds=sum(fold.own_seconds for fold in self.steps.values()),
             seconds_left=self._seconds_left() if state is JobState.RUNNING else None,
             log=tuple(self.log),
             error=self.error,

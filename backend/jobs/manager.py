@@ -1,7 +1,7 @@
 """Jobs as a whole: start, list, cancel, resume, delete. Knows nothing about what a step does or how a job is drawn.
 
 Every answer is read from the job folders, so a second manager in another process (the page, a terminal) sees and steers
-the same jobs. What a manager keeps in memory is only how far it has read each journal.
+the same jobs. What a manager keeps in memory is how far it has read each journal, and what it was given for one job.
 """
 
 import contextlib
@@ -50,12 +50,13 @@ def partial_folder(models_dir: Path, job: str) -> Path:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    """Return what all files below a folder take on the disk; holes, and what vanishes meanwhile, count nothing."""
     total = 0
     for place, _, names in os.walk(folder):  # it shrugs at folders that are gone
         for name in names:
             with contextlib.suppress(OSError):
-                total += (Path(place) / name).lstat().st_size
+                found = (Path(place) / name).lstat()
+                total += min(found.st_size, getattr(found, "st_blocks", 1 << 60) * 512)
     return total
 
 
@@ -76,10 +77,13 @@ class JobManager:
         self._jobs_dir = data_dir / "jobs"
         self._models_dir = data_dir / "models"
         self._followed: dict[str, _Followed] = {}
+        self._given: dict[str, Mapping[str, str]] = {}
         self._guard = threading.Lock()
 
-    def start(self, plan: Plan) -> str:
+    def start(self, plan: Plan, *, environment: Mapping[str, str] | None = None) -> str:
         """Write a job folder and start its worker; return the job's id at once.
+
+        ``environment`` is for this job's workers alone and forgotten with this manager: it may hold a token.
 
         Raises:
             JobError: another job makes a model of that name now.
@@ -96,11 +100,17 @@ class JobManager:
                         raise JobError("job.same_name", name=plan.name)
                 folder.mkdir(mode=0o700)
                 (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=1), encoding="utf-8")
+                self._give(job, environment)
                 self._launch(job)
         except OSError as problem:
             what = problem.strerror or str(problem)
             raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
         return job
+
+    def _give(self, job: str, environment: Mapping[str, str] | None) -> None:
+        if environment is not None:
+            with self._guard:
+                self._given[job] = dict(environment)
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
@@ -128,7 +138,7 @@ class JobManager:
                 process = subprocess.Popen(
                     [sys.executable, "-m", self._worker, str(folder), str(self._data_dir), str(handle)],
                     cwd=ROOT,
-                    env={**os.environ, **self._environment},
+                    env={**os.environ, **self._environment, **self._given.get(job, {})},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -152,6 +162,19 @@ class JobManager:
                 with contextlib.suppress(JobError):
                     found.append(self.view(folder.name))
         return tuple(found)
+
+    def damaged(self) -> dict[str, int]:
+        """Return id -> bytes of the folders that hold no readable job; they can be deleted like one."""
+        found = dict[str, int]()
+        for folder in sorted(self._jobs_dir.iterdir()) if self._jobs_dir.is_dir() else ():
+            if folder.name in self._followed or not folder.is_dir() or not _ID.fullmatch(folder.name):
+                continue
+            if not is_locked(folder / LOCK):
+                try:
+                    self.view(folder.name)
+                except JobError:
+                    found[folder.name] = folder_bytes(partial_folder(self._models_dir, folder.name))
+        return found
 
     def view(self, job: str) -> JobView:
         """Return one job.
@@ -194,7 +217,9 @@ class JobManager:
         Raises:
             JobError: there is none of that id.
         """
-        return self._follow(self._folder(job)).folded.plan
+        folder = self._folder(job)
+        with self._guard:
+            return (self._followed.get(job) or self._follow(folder)).folded.plan
 
     def cancel(self, job: str) -> None:
         """Ask a job to stop; it does within about a second, and can be resumed.
@@ -204,8 +229,8 @@ class JobManager:
         """
         (self._folder(job) / CANCEL).touch()
 
-    def resume(self, job: str) -> None:
-        """Start a worker where the journal ends.
+    def resume(self, job: str, *, environment: Mapping[str, str] | None = None) -> None:
+        """Start a worker where the journal ends; ``environment`` as for ``start``, None for what was given before.
 
         Raises:
             JobError: there is none of that id, it is running, or it is done.
@@ -215,6 +240,7 @@ class JobManager:
             raise JobError("job.done", name=view.model)
         if view.state in {JobState.RUNNING, JobState.QUEUED}:
             raise JobError("job.running", job=job)
+        self._give(job, environment)
         self._launch(job)
 
     def delete(self, job: str) -> None:
@@ -223,7 +249,9 @@ class JobManager:
         Raises:
             JobError: there is none of that id, or it is running.
         """
-        folder = self._folder(job)
+        folder = self._jobs_dir / job
+        if not _ID.fullmatch(job) or not folder.is_dir():
+            raise JobError("job.unknown", job=job[:128])
         if self._is_busy(job):
             raise JobError("job.running", job=job)
         handle = try_lock(folder / LOCK, patience_s=_LEAVING_S)
@@ -240,3 +268,4 @@ class JobManager:
             os.close(handle)
         with self._guard:
             self._followed.pop(job, None)
+            self._given.pop(job, None)

@@ -11,27 +11,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backend.composition import compose, folders, rehearse
-from backend.errors import CriaError, JobError, MachineError, SourceError, unexpected
+from backend.errors import CriaError, JobError, MachineError, SourceError, WeightsError, unexpected
 from backend.events import Event, Log, Progress
+from backend.jobs.downloading import download
 from backend.jobs.trial import Trial
 from backend.jobs.view import Sample
 from backend.plan import TRY, Plan
 from backend.sources.access import Access
 from backend.sources.archive import unpack
-from backend.sources.fetch import fetch as download
+from backend.sources.arriving import Arriving, Differs
+from backend.sources.disk import free_bytes
 from backend.sources.folder import builtin_path, check_source, fetch_bytes, open_source
-from backend.sources.pinned import Pinned
+from backend.sources.pace import Bucket
 from backend.sources.source import Source
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
-from backend.weights.disk import source_file
+from backend.weights.disk import await_arrivals, source_file
 from backend.weights.dtypes import CONFIG_NAMES
-from backend.weights.finish import Finished, finish_folder
+from backend.weights.finish import Finished, finish_folder, rehearse_finish
 from backend.weights.meta_finish import finish_meta
 from backend.weights.meta_save import save_meta
 from backend.weights.partial import publish
 from backend.weights.provenance import Origin, Provenance, SelfTest, read_cria_json, write_cria_json
-from backend.weights.templates import Template
 from backend.weights.verify import verify
 from backend.weights.writer import save, written
 
@@ -51,11 +52,17 @@ class Context:
     access: Access = field(default_factory=Access)
     sample: Sample | None = None
     child_memory: int = 0
+    arriving: Arriving | None = None  # while merging does not wait for the last byte
 
     @property
     def unpacked(self) -> Path:
         """Where archives among the sources are unpacked; gone before the model is on the shelf."""
         return self.partial / ".sources"
+
+    @property
+    def staged(self) -> Path:
+        """Where stand-ins are for files that are on their way; gone before the model is on the shelf."""
+        return self.partial / ".arriving"
 
     def open(self, spec: str) -> Source:
         """Open a source of the plan; an archive is the folder that it was unpacked to."""
@@ -63,6 +70,13 @@ class Context:
         if pinned is None:
             return open_source(spec, unpacked=self.unpacked)
         return pinned.source(self.downloads, unpacked=self.unpacked)
+
+    def stage(self, spec: str) -> Path:
+        """Return the folder of a source of the plan while it may still be on its way."""
+        pinned = self.plan.pinned(spec)
+        if pinned is None or self.arriving is None:
+            return self.folder(spec)
+        return self.arriving.folder(pinned.folder(self.downloads))
 
     def folder(self, spec: str) -> Path:
         """Return the folder with the files of a source of the plan.
@@ -85,7 +99,12 @@ def fetch(context: Context) -> Iterator[Event]:
     """Download what is not here, unpack what is an archive, look at every source, compare what has a published sum; one
     bar over all of it.
     """
-    yield from _in_one_bar([(remote.listing.bytes, _download(context, remote)) for remote in context.plan.remotes])
+    plan, access = context.plan, context.access
+    if plan.remotes:
+        bucket = context.arriving.bucket if context.arriving else Bucket(access.rate)
+        yield from download(
+            plan.remotes, context.downloads, options=access.options, bucket=bucket, cancelled=context.cancelled
+        )
     sources = [context.open(spec) for spec in dict.fromkeys(context.plan.sources)]
     here = [source for source in sources if source.packed or context.plan.pinned(source.spec) is None]
     sizes = [source.bytes if source.packed else fetch_bytes(source)[0] for source in here]
@@ -104,13 +123,6 @@ def _in_one_bar(parts: Sequence[tuple[int, Iterator[Event]]]) -> Iterator[Event]
         before += size
 
 
-def _download(context: Context, remote: Pinned) -> Iterator[Event]:
-    folder = remote.folder(context.downloads)
-    yield from download(
-        remote.listing, folder, options=context.access.options, others=remote.others, cancelled=context.cancelled
-    )
-
-
 def _checked(context: Context, source: Source) -> Iterator[Event]:
     if source.packed:
         yield from unpack(source, context.unpacked, cancelled=context.cancelled)
@@ -120,12 +132,42 @@ def _checked(context: Context, source: Source) -> Iterator[Event]:
 
 def merge(context: Context) -> Iterator[Event]:
     """Convert, add the delta and fold in the LoRAs in one pass over the bytes, into the unfinished folder."""
-    checkpoint = compose(context.plan, context.folder)
-    rehearse(context.plan, checkpoint, context.folder)
+    if context.arriving is None:
+        yield from _merge(context, context.folder)
+        return
+    await_arrivals(context.arriving)
+    while True:
+        try:
+            yield from _merge(context, context.stage)
+        except Differs:  # a server had shown another beginning of a file than the proven one: once more, with that
+            continue
+        return
+
+
+def _merge(context: Context, folder: Callable[[str], Path]) -> Iterator[Event]:
+    arriving = context.arriving
+    if arriving is not None:
+        yield Progress(0, 0, Message("arriving.looking"))
+        arriving.prepare()
+    try:
+        checkpoint = _rehearsed(context.plan, folder)
+    except WeightsError:
+        # What was seen so early has not been proven: it is looked at again before it decides anything.
+        if arriving is None or not arriving.forget():
+            raise
+        checkpoint = _rehearsed(context.plan, folder)
+    if arriving is not None:
+        arriving.settle()
     for note in checkpoint.notes:
         yield Log(note)
     write = save_meta if context.plan.layout == META else save
     yield from write(checkpoint, context.partial, cancelled=context.cancelled)
+
+
+def _rehearsed(plan: Plan, folder: Callable[[str], Path]) -> Checkpoint:
+    checkpoint = compose(plan, folder)
+    rehearse(plan, checkpoint, folder)
+    return checkpoint
 
 
 def finish(context: Context) -> Iterator[Event]:
@@ -155,8 +197,10 @@ def finish(context: Context) -> Iterator[Event]:
 def _finished(context: Context, checkpoint: Checkpoint) -> Finished:
     plan, sources = context.plan, folders(context.plan, context.folder)
     if plan.layout == META:
+        # The layout has no place for a template; cria.json keeps it for whoever converts the folder back.
+        template, _ = rehearse_finish(checkpoint, sources, template=plan.template, has_delta=plan.delta is not None)
         notes = finish_meta(checkpoint, context.partial, sources=sources)
-        return Finished(Template("", ""), checkpoint.shape.max_positions, notes)
+        return Finished(template, plan.context or checkpoint.shape.max_positions, notes)
     return finish_folder(
         checkpoint,
         context.partial,
@@ -212,8 +256,9 @@ def put_on_shelf(context: Context) -> Iterator[Event]:
         works = sample.stopped or bool(sample.answer)
         test = SelfTest(works, sample.stopped, sample.question, sample.answer, sample.cause)
     write_cria_json(context.partial, replace(provenance, self_test=test))
-    if context.unpacked.exists():
-        shutil.rmtree(context.unpacked)
+    for scratch in (context.unpacked, context.staged):  # a run that was killed may have left the second one
+        if scratch.exists():
+            shutil.rmtree(scratch)
     publish(context.partial, final)
     yield Log(Message("steps.on_shelf", {"name": context.plan.name}))
 
@@ -225,7 +270,7 @@ def explain(problem: Exception, *, folder: Path) -> CriaError:
     if isinstance(problem, OSError):
         what = problem.strerror or str(problem)
         if problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            return MachineError("job.disk_full", what=what)
+            return MachineError("job.disk_full", what=what, folder=str(folder), free=free_bytes(folder))
         return MachineError("job.cannot_write", folder=str(problem.filename or folder), what=what)
     return unexpected(problem)
 

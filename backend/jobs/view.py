@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.errors import CriaError
+from backend.events import FileProgress
 from backend.text import Message
 
 
@@ -35,6 +36,7 @@ class StepView:
     planned_s: float = 0.0
     planned_memory: int = 0
     memory: int = 0  # largest resident size of the worker during this step, 0 before it ends
+    files: tuple[FileProgress, ...] = ()  # those on their way
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,27 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from backend.errors import Cancelled, CriaError
 from backend.events import Event, Log
 from backend.jobs import steps
 from backend.jobs.folded import FoldedJob
+from backend.jobs.joint import Joint, make_joint
 from backend.jobs.journal import JournalReader, JournalWriter
 from backend.jobs.lock import try_lock
 from backend.jobs.manager import CANCEL, JOURNAL, PLAN, partial_folder
+from backend.jobs.together import together
 from backend.jobs.view import JobState
-from backend.plan import FETCH, Plan
+from backend.plan import FETCH, MERGE, Plan
 from backend.sources.access import Access
 
 _LINE_EVERY_S = 0.25
 _HEARTBEAT_S = 1.0  # how often a step that stands still says so: its time goes on
 _POLL_S = 0.1
+_FILES = 16  # of those on their way, as many as a person looks at
 
 
 class Stopper:
@@ -74,8 +79,7 @@ class Recorder:
 
     def __init__(self, journal: JournalWriter) -> None:
         self._journal, self._began = journal, time.monotonic()
-        self._last_at = 0.0
-        self._last: tuple[str, Event] | None = None
+        self._last: dict[str, tuple[float, Event]] = {}  # of each step: two may run at once
 
     def now(self) -> float:
         """Return seconds since the worker began."""
@@ -87,12 +91,15 @@ class Recorder:
             self._journal.write("log", message=event.message.to_json())
             return
         now = self.now()
-        if (step, event) == self._last and now - self._last_at < _HEARTBEAT_S:
+        last_at, last = self._last.get(step, (-_LINE_EVERY_S, None))
+        if event == last and now - last_at < _HEARTBEAT_S:
             return
-        if now - self._last_at >= _LINE_EVERY_S or event.done >= event.total:
-            self._last_at, self._last = now, (step, event)
-            note = {"note": event.note.to_json()} if event.note else {}
-            self._journal.write("progress", id=step, m=now, done=event.done, total=event.total, **note)
+        if now - last_at >= _LINE_EVERY_S or event.done >= event.total:
+            self._last[step] = now, event
+            more: dict[str, Any] = {"note": event.note.to_json()} if event.note else {}
+            if event.files:
+                more["files"] = [[file.name, file.done, file.total] for file in event.files[:_FILES]]
+            self._journal.write("progress", id=step, m=now, done=event.done, total=event.total, **more)
 
 
 def wait_for_turn(jobs_dir: Path, journal: JournalWriter, cancelled: Callable[[], bool]) -> int:
@@ -110,9 +117,13 @@ def wait_for_turn(jobs_dir: Path, journal: JournalWriter, cancelled: Callable[[]
 
 def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter, table: steps.Table) -> None:
     """Run every step that the journal does not call done."""
-    recorder = Recorder(journal)
+    recorder, early = Recorder(journal), set[str]()
+    if not past.finished(MERGE) and (joint := make_joint(context)):
+        early = {FETCH, MERGE}
+        _run_both(joint, journal, recorder, table)
     for step in context.plan.steps:
-        if past.finished(step.id) and not (step.id == FETCH and context.plan.remotes):  # cheap, and they may be gone
+        again = step.id == FETCH and context.plan.remotes  # cheap, and they may be gone
+        if step.id in early or (past.finished(step.id) and not again):
             continue
         forget_peak()
         journal.write("step", id=step.id, m=recorder.now())
@@ -125,6 +136,22 @@ def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter, t
         journal.write("step_done", id=step.id, m=recorder.now(), memory=max(peak_memory(), context.child_memory))
     for event in table[steps.PUBLISH](context):
         recorder.record(steps.PUBLISH, event)
+
+
+def _run_both(joint: Joint, journal: JournalWriter, recorder: Recorder, table: steps.Table) -> None:
+    """Download and merge at once: what has come is merged while the rest is on its way."""
+    forget_peak()
+    for step in (FETCH, MERGE):
+        journal.write("step", id=step, m=recorder.now())
+    try:
+        works = {step: partial(table[step], joint.context) for step in (FETCH, MERGE)}
+        for step, event in together(works, joint.halt):
+            if event is None:
+                journal.write("step_done", id=step, m=recorder.now(), memory=peak_memory())
+            else:
+                recorder.record(step, event)
+    finally:
+        joint.close()
 
 
 def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> int:
@@ -142,14 +169,15 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
         turn = wait_for_turn(folder.parent, journal, stopper)
         try:
             models = data_dir / "models"
+            access = Access.from_worker(os.environ)
             context = steps.Context(
-                plan,
+                plan.through(access.chosen),
                 models,
                 partial_folder(models, folder.name),
                 data_dir / "logs",
                 stopper,
                 downloads=data_dir / "downloads",
-                access=Access.from_worker(os.environ),
+                access=access,
             )
             context.sample = past.sample
             run_steps(context, past, journal, table)
@@ -160,11 +188,13 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
         journal.write("cancelled")
         return 130
     except CriaError as problem:
-        print(problem.text(), file=sys.stderr)  # noqa: T201 - the worker's own log
+        with contextlib.suppress(OSError):  # the disk may be full
+            print(problem.text(), file=sys.stderr)  # noqa: T201 - the worker's own log
         journal.write("failed", error=problem.to_json())
         return 1
     except Exception as problem:  # noqa: BLE001 - the last boundary: a person must read a sentence, the log keeps the rest
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         journal.write("failed", error=steps.explain(problem, folder=data_dir).to_json())
         return 1
     finally:

@@ -10,13 +10,11 @@ import lzma
 import os
 import re
 import shutil
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -24,6 +22,7 @@ from backend.errors import Cancelled, MachineError, SourceError
 from backend.events import Progress
 from backend.sources.source import WEIGHT_ENDINGS, Source, SourceFile
 from backend.sources.tar_stream import Damaged, Member, Stream, TooMuch, members, open_tar
+from backend.sources.zip_members import open_zip
 from backend.text import Message
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -43,7 +42,7 @@ MEMBER_LIMIT = 10_000
 UNPACKED_LIMIT = 300_000_000_000  # bytes; the largest LLaMA in fp16 is 131 GB
 RATIO_LIMIT = 100  # weights shrink by a third at most, settings by ten; what unpacks to more is made to fill the disk
 _RATIO_FROM = 64_000_000  # bytes; below that it does not matter
-_DIRECTORY_LIMIT = 4_000_000  # bytes of a zip's list of members
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # gzip, bzip2, xz
 _DISK_RESERVE = 64_000_000  # bytes left free
 _PIECE = 4 << 20
 _T = TypeVar("_T")
@@ -67,8 +66,28 @@ def unpacked_folder(archive: Path, into: Path) -> Path:
     return into / f"{stem}-{digest.hexdigest()[:12]}"
 
 
+def open_archive(archive: Path, spec: str) -> Source:
+    """Return an archive as a source. A compressed tar has no list, and minutes of decompressing would have to tell what
+    is in it: it is its own only file until it is unpacked.
+
+    Raises:
+        SourceError: as ``list_archive``.
+    """
+    try:
+        sealed = _is_sealed(archive)
+        files = (SourceFile(archive.name, archive.stat().st_size),) if sealed else list_archive(archive, spec)
+    except OSError as problem:
+        raise SourceError("sources.unreadable", source=spec, what=problem.strerror or str(problem)) from problem
+    return Source(spec, archive, files, packed=True)
+
+
+def _is_sealed(archive: Path) -> bool:
+    with archive.open("rb") as file:
+        return file.read(6).startswith(_COMPRESSED)
+
+
 def list_archive(archive: Path, spec: str) -> tuple[SourceFile, ...]:
-    """Return the files that unpacking would give. A compressed tar has no list: it is decompressed for this.
+    """Return the files that unpacking would give. A compressed tar is decompressed for this.
 
     Raises:
         SourceError: unreadable, damaged, encrypted, reaching out of its folder, too large, or without weights.
@@ -80,7 +99,7 @@ def list_archive(archive: Path, spec: str) -> tuple[SourceFile, ...]:
 def unpack(source: Source, into: Path, *, cancelled: Callable[[], bool]) -> Iterator[Progress]:
     """Unpack a packed source below ``into``, where ``unpacked_folder`` says; what an interrupted run left is cleared.
 
-    Yields bytes written of the bytes that ``source.files`` have together.
+    Yields bytes written of the bytes that ``source.files`` have together; where those are the archive alone, its share.
 
     Raises:
         SourceError: as ``list_archive``, or a file's bytes are not what the archive says.
@@ -88,12 +107,14 @@ def unpack(source: Source, into: Path, *, cancelled: Callable[[], bool]) -> Iter
         Cancelled: ``cancelled`` said so.
     """
     home = unpacked_folder(source.folder, into)
+    files = list_archive(source.folder, source.spec) if _is_sealed(source.folder) else source.files
+    total = sum(file.size for file in files)
     part = home.with_name(f"{home.name}.part")
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
-    _check_room(part, source.bytes)
-    wanted, done = {file.member: file for file in source.files}, 0
+    _check_room(part, total)
+    wanted, done = {file.member: file for file in files}, 0
     with _members(source.folder, source.spec) as (found, content):
         for member in found:
             if (file := wanted.pop(member.name, None)) is None:
@@ -103,7 +124,7 @@ def unpack(source: Source, into: Path, *, cancelled: Callable[[], bool]) -> Iter
                 if cancelled():
                     raise Cancelled("job.cancelled")
                 done += count
-                yield Progress(done, source.bytes, note)
+                yield Progress(source.bytes * done // total, source.bytes, note)
     if wanted:
         raise SourceError("archive.damaged", source=source.spec)
     part.rename(home)
@@ -201,10 +222,9 @@ def _members(archive: Path, spec: str) -> Iterator[tuple[Iterator[Member], Conte
             with archive.open("rb") as file:
                 start = file.read(512)
             if start.startswith(b"PK"):
-                raw = opened.enter_context(_Sober(archive))
-                zipped = opened.enter_context(zipfile.ZipFile(raw))
-                found, read = _zip_members(zipped, raw), partial(_zip_content, zipped)
-            elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or start[257:262] == b"ustar":
+                packed = opened.enter_context(open_zip(archive))
+                found, read = packed.members(), packed.content
+            elif start.startswith(_COMPRESSED) or start[257:262] == b"ustar":
                 stream = opened.enter_context(open_tar(archive, bound + MEMBER_LIMIT * 1024))
                 found, read = members(stream), partial(_tar_content, stream)
             else:
@@ -236,43 +256,6 @@ def _counted(found: Iterator[Member], spec: str) -> Iterator[Member]:
         if number >= MEMBER_LIMIT:
             raise SourceError("archive.too_many", source=spec, limit=MEMBER_LIMIT)
         yield member
-
-
-class _Sober(FileIO):
-    """A file that will not be read into memory whole because a number inside it says so."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes; the list of members is read at once, everything else in pieces."""
-        if size is not None and size > max(_DIRECTORY_LIMIT, _PIECE):
-            raise Damaged
-        return super().read(-1 if size is None else size) or b""
-
-
-def _zip_members(opened: zipfile.ZipFile, raw: FileIO) -> Iterator[Member]:
-    infos = opened.infolist()
-    if sum(info.compress_size for info in infos) > os.fstat(raw.fileno()).st_size:
-        raise Damaged
-    if len({info.filename for info in infos}) != len(infos):
-        raise Damaged
-    for info in infos:
-        yield Member(info.filename, info.file_size, _zip_kind(info))
-
-
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    mode = stat.S_IFMT(info.external_attr >> 16)
-    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "link" if mode == stat.S_IFLNK else "device"
-    if info.is_dir():
-        return "folder"
-    if info.flag_bits & 1:
-        return "encrypted"
-    return "file" if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else "packing"
-
-
-def _zip_content(opened: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
-    with opened.open(member.name) as content:
-        while piece := content.read(_PIECE):
-            yield piece
 
 
 def _tar_content(stream: Stream, member: Member) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from backend.sources.extents import Extents, Span
 from backend.sources.pace import Clock
 from backend.sources.part import Part
 from backend.sources.places import Place, Places
+from backend.sources.source import WEIGHT_ENDINGS
 from backend.sources.trouble import Trouble
 from backend.text import Message
 
@@ -51,7 +52,7 @@ class Board:
     """The claims of one fetch. ``connections`` ranges at once, ``per_file`` of them of one file."""
 
     def __init__(self, parts: Sequence[Part], places: Places, *, per_file: int, clock: Clock = time.monotonic) -> None:
-        self.parts = sorted(parts, key=lambda part: (part.size > _SMALL, part.file.name))
+        self.parts = sorted(parts, key=_turn)
         self.places, self._per_file, self._clock = places, per_file, clock
         self._lock, self._claims = threading.Condition(), list[Claim]()
         self._retired: set[Part] = set()
@@ -216,3 +217,8 @@ class Board:
         """Return what is being fetched now."""
         with self._lock:
             return list(self._claims)
+
+
+def _turn(part: Part) -> tuple[bool, bool, str]:
+    """Sort files into the order they are fetched in: small ones, then large ones that are no weights (tokenizers)."""
+    return part.size > _SMALL, part.file.name.endswith(WEIGHT_ENDINGS), part.file.name

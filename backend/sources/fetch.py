@@ -64,12 +64,14 @@ def fetch(
     *,
     options: Options = Options(),
     others: Sequence[Listing] = (),
+    bucket: Bucket | None = None,
     cancelled: Callable[[], bool],
 ) -> Iterator[Progress | Log]:
     """Fetch every file of a listing into ``folder``; progress is in bytes of the whole listing.
 
     ``others`` are listings of other servers, in order of preference: files that are the same there come from there when
-    the first server fails. While another process fetches the same, this one waits and says so.
+    the first server fails. While another process fetches the same, this one waits and says so. ``bucket`` is the limit
+    that several fetches keep together, in place of ``options.rate``.
 
     Raises:
         SourceError: no server gives a file, or every copy differs from what was promised.
@@ -81,8 +83,9 @@ def fetch(
         yield Progress(listing.bytes, listing.bytes)
         return
     lock = yield from _wait_for_lock(listing, folder, cancelled)
+    shared = bucket or Bucket(options.rate)
     try:
-        yield from _fetch(_Run(listing, folder, options, tuple(others), cancelled, lock))
+        yield from _fetch(_Run(listing, folder, options, tuple(others), cancelled, lock, shared))
     finally:
         lock.release()
 
@@ -114,6 +117,7 @@ class _Run:
     others: tuple[Listing, ...]
     cancelled: Callable[[], bool]
     lock: Lock
+    bucket: Bucket
 
     @property
     def parts(self) -> Path:
@@ -182,10 +186,10 @@ def _transfer(run: _Run, missing: Sequence[RemoteFile]) -> Iterator[Progress | L
     check_room(run.folder, sum(part.size - part.done for part in parts))
     options = run.options
     places = Places((run.listing, *run.others), options.tokens, base_s=options.retry_s)
-    board, bucket = Board(parts, places, per_file=options.per_file), Bucket(options.rate)
+    board = Board(parts, places, per_file=options.per_file)
     patience = Patience(options.window_s, options.floor)
     pullers = [
-        Puller(board, Session(timeout_s=options.window_s, proxies=options.proxies), bucket, patience)
+        Puller(board, Session(timeout_s=options.window_s, proxies=options.proxies), run.bucket, patience)
         for _ in range(options.connections)
     ]
     watched = time.monotonic()

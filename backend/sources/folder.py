@@ -14,7 +14,7 @@ from pathlib import Path
 from backend.errors import Cancelled, SourceError
 from backend.events import Log, Progress
 from backend.settings import ASSETS
-from backend.sources.archive import is_archive, is_other_archive, list_archive, unpacked_folder
+from backend.sources.archive import is_archive, is_other_archive, open_archive, unpacked_folder
 from backend.sources.source import BUILTIN, WEIGHT_ENDINGS, Source, SourceFile
 from backend.text import Message
 
@@ -90,7 +90,7 @@ def _open_file(spec: str, path: Path, unpacked: Path | None) -> Source:
         raise SourceError("sources.is_file", source=spec, folder=str(path.parent))
     if unpacked is not None and (home := unpacked_folder(path, unpacked)).is_dir():
         return Source(spec, home, _list_folder(spec, home))
-    return Source(spec, path, list_archive(path, spec), packed=True)
+    return open_archive(path, spec)
 
 
 def _list_folder(spec: str, path: Path) -> tuple[SourceFile, ...]:

@@ -14,7 +14,7 @@ from backend.sources.access import Access
 from backend.sources.archive import is_archive
 from backend.sources.folder import builtin_path, open_source
 from backend.sources.listing import Listing
-from backend.sources.remote import list_remote
+from backend.sources.remote import MODELSCOPE, list_remote
 from backend.sources.source import Source
 from backend.sources.spec import Local, parse
 from backend.sources.store import bytes_there, home, is_complete
@@ -48,6 +48,16 @@ class Pinned:
             found = open_source(str(folder / files[0].name if packed else folder), unpacked=unpacked)
             return replace(found, spec=self.spec)
         return Source(self.spec, folder, files, packed=packed)
+
+    def through(self, chosen: str) -> "Pinned":
+        """Return this with another hub in front; what a hub cannot have, and anything while none was chosen, stays.
+
+        Commit and hashes are still those that were pinned, whoever sends the bytes.
+        """
+        if not chosen or self.listing.kind != "hf" or chosen in {MODELSCOPE, self.listing.endpoint}:
+            return self
+        others = (self.listing, *(one for one in self.others if one.endpoint != chosen))
+        return replace(self, listing=self.listing.at(chosen), others=others)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; the inverse of ``from_json``. It holds no token."""

@@ -61,7 +61,7 @@ def list_remote(wanted: Repository | WebFile, *, servers: Servers) -> tuple[List
     try:
         if isinstance(wanted, WebFile):
             return list_web(wanted, session=session), ()
-        if wanted.kind == "modelscope":
+        if wanted.kind == "modelscope" or not (wanted.endpoint or servers.hubs):
             return _modelscope(wanted, wanted.endpoint or servers.modelscope or MODELSCOPE, servers, session), ()
         hubs = tuple(dict.fromkeys(hub.rstrip("/") for hub in (wanted.endpoint, *servers.hubs) if hub))
         found = _first(wanted, hubs, servers)

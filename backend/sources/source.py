@@ -23,7 +23,8 @@ class SourceFile:
 class Source:
     """A place with weights. ``spec`` is what was asked for; ``folder`` is where the bytes are.
 
-    While ``packed``, that is an archive file, and ``files`` are the ones that unpacking it would give.
+    While ``packed``, that is an archive file, and ``files`` are the ones that unpacking it would give, or the archive
+    alone where only unpacking can tell.
     """
 
     spec: str
@@ -58,5 +59,5 @@ class Source:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the files that hold weights."""
-        return sum(file.size for file in self.weights)
+        """Bytes of the files that hold weights; of an archive that nobody looked into yet, the fewest they can be."""
+        return sum(file.size for file in self.weights or (self.files if self.packed else ()))

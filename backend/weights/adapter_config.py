@@ -25,7 +25,6 @@ _OTHER_NETWORKS: Mapping[str, tuple[Any, ...]] = {
     "layer_replication": (None, [], {}),
     "target_parameters": (None, [], {}),
     "megatron_config": (None, {}),
-    "auto_mapping": (None, {}),
     "alora_invocation_tokens": (None, []),
     "use_qalora": (None, False),
     "use_bdlora": (None, False),
@@ -88,6 +87,8 @@ def read_settings(folder: Path) -> LoraSettings:
     for key, harmless in _OTHER_NETWORKS.items():
         if data.get(key) not in harmless:
             raise WeightsError("weights.adapter_field", key=key, value=str(data[key])[:60])
+    if not _is_transformers(data.get("auto_mapping")):
+        raise WeightsError("weights.adapter_field", key="auto_mapping", value=str(data["auto_mapping"])[:60])
     start = data.get("init_lora_weights")
     if isinstance(start, list | dict) or (start.lower() if isinstance(start, str) else start) not in _NEUTRAL_STARTS:
         raise WeightsError("lora.changed_base", start=str(start)[:40])
@@ -110,6 +111,14 @@ def read_settings(folder: Path) -> LoraSettings:
         layers=_layers(data.get("layers_to_transform")),
         saved=_texts(data.get("modules_to_save")),
     )
+
+
+def _is_transformers(mapping: Any) -> bool:
+    """Tell whether ``auto_mapping`` is absent or names a model class of transformers itself: PEFT writes the class of
+    its base where it was not told the task, which changes no number. Another library's class is another network."""
+    if mapping in (None, {}):
+        return True
+    return isinstance(mapping, dict) and str(mapping.get("parent_library")).startswith("transformers.")
 
 
 def _numbers(data: Mapping[str, Any], key: str, *, low: float) -> tuple[tuple[Pattern, float], ...]:

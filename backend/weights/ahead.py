@@ -6,7 +6,8 @@ the disk busy.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import islice
 from typing import TypeVar
 
@@ -24,9 +25,14 @@ def made_ahead(tasks: Iterable[Callable[[], Piece]]) -> Iterator[Piece]:
     left = iter(tasks)
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="weights")
     try:
-        waiting = deque(pool.submit(task) for task in islice(left, _AHEAD))
+        waiting = deque(_begin(pool, task) for task in islice(left, _AHEAD))
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(task) for task in islice(left, 1))
+            waiting.extend(_begin(pool, task) for task in islice(left, 1))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin(pool: ThreadPoolExecutor, task: Callable[[], Piece]) -> Future[Piece]:
+    """Begin a task that sees the context variables of who wants its result."""
+    return pool.submit(copy_context().run, task)

@@ -3,6 +3,7 @@
 Knows nothing about how a delta is added.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from backend.weights.shape import CONFIG, EMBED, FINAL_NORM, HEAD, ModelShape, s
 # Norm weights of a trained model are of the order of one, those of a difference of two models are near zero: about 1e-3
 # in Vicuna's. Anything below this is no model that could run.
 _DELTA_NORM = 0.05
+_EARLY_NORM = re.compile(r"model\.layers\.[0-3]\.(input|post_attention)_layernorm\.weight")
+_HALF = 0.5
 _SAMPLE_ROWS = 256
 _SAMPLES = (EMBED, "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.gate_proj.weight")
 # A float16 difference of two float16 models lies on the same grid as they do, so that 88 to 99 % of the sums with the
@@ -28,6 +31,7 @@ _EXACT = 0.78
 _PICTURES = ("model.mm_projector.", "model.vision_tower.")
 # Rows of models that were tuned already: 32000 and a few special tokens, or Chinese-LLaMA-Alpaca's.
 _BASE_ROWS, _FEW, _CHINESE_ROWS = 32000, 16, (49953, 49954)
+_MARKS = 3  # <unk>, <s>, </s> come first in every LLaMA's vocabulary
 _V0, _V11 = "vicuna-v0", "vicuna-v1.1"
 
 # What must be equal, and its name in config.json, which people know.
@@ -94,21 +98,27 @@ def check_delta(base: Checkpoint, delta: Checkpoint) -> list[Message]:
 def check_version(merged: Checkpoint, *, template: str | None, rule: str = "auto") -> None:
     """Refuse a delta of another version of Vicuna than the prompt template that was asked for.
 
-    The versions differ by one row, and with each other's template they never stop. Whoever names a rule for the extra
-    rows knows the delta, and is believed.
+    The versions differ by exactly one row, and with each other's template they never stop; more rows than that are
+    another model's, of either (LLaVA). Whoever names a rule for the extra rows knows the delta, and is believed.
 
     Raises:
         WeightsError: v0 where v1.1 was asked for, or the other way round.
     """
     rows, extra = merged.llama.vocab, merged.delta_rows
-    if rule != "auto" or (template, bool(extra)) not in ((_V11, True), (_V0, False)):
+    if rule != "auto" or (template, extra) not in ((_V11, 1), (_V0, 0)):
         return
     raise WeightsError("delta.is_v0" if extra else "delta.is_v11", rows=rows, template=str(template))
 
 
 def looks_like_delta(checkpoint: Checkpoint) -> bool:
-    """Tell whether these are differences and not weights that could run; reads the last norm only."""
-    return _mean_norm(checkpoint) < _DELTA_NORM
+    """Tell whether these are differences and not weights that could run; reads a few norms only.
+
+    Norm weights of a trained Llama are positive, with hardly an exception; those of a difference have either sign.
+    """
+    norms = [name for name in checkpoint if _EARLY_NORM.fullmatch(name)]
+    return _mean_norm(checkpoint) < _DELTA_NORM or any(
+        float((_sample(checkpoint, name) < 0).mean()) > _HALF for name in norms
+    )
 
 
 def _mean_norm(checkpoint: Checkpoint) -> float:
@@ -170,7 +180,8 @@ def _check_plain(base: Checkpoint) -> None:
     if _BASE_ROWS < rows < _BASE_ROWS + _FEW or rows in _CHINESE_ROWS:
         raise WeightsError("delta.base_tuned_rows", rows=rows, folder=str(folder))
     tokens = read_json(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
-    added = sorted(text for text, number in tokens.items() if type(number) is int and number < rows)
+    # Some conversions list <unk>, <s> and </s> there too, which every base has.
+    added = sorted(text for text, number in tokens.items() if type(number) is int and _MARKS <= number < rows)
     if added:
         raise WeightsError("delta.base_tuned_tokens", token=added[0][:40], folder=str(folder))
     made = read_cria_json(folder)

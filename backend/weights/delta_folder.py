@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backend.errors import WeightsError
 from backend.weights.checkpoint import Checkpoint
+from backend.weights.disk import read_start
 from backend.weights.opening import open_checkpoint
 
 _SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -43,5 +44,4 @@ def _hidden_file(folder: Path) -> str | None:
 
 
 def _start(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(count)
+    return read_start(path, count)

@@ -9,9 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,37 @@ def label(folder: Path) -> str:
         return folder.name
     repository = folder.parent.parent if folder.parent.name == "snapshots" else folder.parent
     return repository.name.removeprefix("models--").replace("--", "/")
+
+
+class Arrivals(Protocol):
+    """Tells where the bytes of files are that are still on their way. Asked from several threads."""
+
+    def locate(self, path: Path, start: int, stop: int) -> Path:
+        """Return the file to read these bytes from, once they are there; ``path`` itself if it is not awaited."""
+
+    def is_there(self, path: Path) -> bool:
+        """Tell whether all of a file is there."""
+
+
+# A reader knows only a path, and a dozen functions lie between it and who knows about downloads. A context goes with
+# the thread that set it and with the threads that it starts work on (``made_ahead``), and nobody else sees it.
+_ARRIVALS: ContextVar[Arrivals | None] = ContextVar("arrivals", default=None)
+
+
+def await_arrivals(arrivals: Arrivals) -> None:
+    """Let every read of this thread, and of those that work for it, ask ``arrivals`` first."""
+    _ARRIVALS.set(arrivals)
+
+
+def has_arrived(path: Path) -> bool:
+    """Tell whether all of a file is there to be read."""
+    arrivals = _ARRIVALS.get()
+    return arrivals is None or arrivals.is_there(path)
+
+
+def _located(path: Path, start: int, stop: int) -> Path:
+    arrivals = _ARRIVALS.get()
+    return path if arrivals is None else arrivals.locate(path, start, stop)
 
 
 @dataclass(frozen=True)
@@ -108,7 +140,7 @@ def read_start(path: Path, count: int) -> bytes:
         WeightsError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with _located(path, 0, count).open("rb") as file:
             return file.read(count)
     except OSError as problem:
         raise WeightsError("weights.cannot_read", file=path.name, what=_reason(problem)) from problem
@@ -123,7 +155,7 @@ def read_at(path: Path, offset: int, count: int) -> NDArray[np.uint8]:
     data = np.empty(count, np.uint8)
     view, done = data.data, 0
     try:
-        with path.open("rb", buffering=0) as file:
+        with _located(path, offset, offset + count).open("rb", buffering=0) as file:
             file.seek(offset)
             while done < count and (got := file.readinto(view[done:])):
                 done += got
@@ -185,7 +217,8 @@ def plain_name(name: str, suffixes: tuple[str, ...], where: str) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return ``folder / name``; links are followed only as far as the folder's own files and a hub cache's blobs.
+    """Return ``folder / name``; links are followed only as far as the folder's own files and a hub cache's blobs. For
+    whatever ends up in a finished folder as it is: weights of strangers must not fetch a person's keys there.
 
     Raises:
         WeightsError: a link leads somewhere else.
@@ -195,9 +228,9 @@ def inside(folder: Path, name: str) -> Path:
         real, home = path.resolve(), folder.resolve()
     except (OSError, RuntimeError, ValueError) as problem:  # links in a circle, names too long
         raise WeightsError("weights.cannot_read", file=name[:120], what=_reason(problem)) from problem
-    # A hub cache keeps snapshots/<revision>/<file> as links to ../../blobs/<hash>.
-    homes = (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
-    if not any(real.is_relative_to(place) for place in homes):
+    # A hub cache keeps snapshots/<revision>/<file> as links to ../../blobs/<hash>, also below original/.
+    blobs = [above.parent / "blobs" for above in home.parents[:2] if above.name == "snapshots"]
+    if not any(real.is_relative_to(place) for place in (home, *blobs)):
         raise WeightsError("weights.link_outside", file=name, folder=str(folder))
     return path
 

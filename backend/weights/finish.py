@@ -2,20 +2,21 @@
 and the chat template, all consistent with each other. Knows nothing about how the weights were made.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backend.text import Message
+from backend.text import Message, Value
 from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint
-from backend.weights.disk import label
+from backend.weights.disk import inside, label, read_json
 from backend.weights.dtypes import CONFIG_NAMES
-from backend.weights.finish_as_is import GENERATION, KEPT, finish_as_is
+from backend.weights.finish_as_is import GENERATION, KEPT, choose_as_is, finish_as_is
 from backend.weights.partial import writing
-from backend.weights.shape import CONFIG, ModelShape
-from backend.weights.templates import Template, detect_template, find_template
+from backend.weights.provenance import Provenance, read_cria_json
+from backend.weights.shape import CONFIG, ModelShape, token_ids
+from backend.weights.templates import NAMES, Template, detect_template, find_template
 from backend.weights.tokenizer import Vocabulary, find_vocabulary, kept_template, write_json, write_tokenizer
 
 # Position scalings that follow from max_position_embeddings: another number there would be another model.
@@ -53,7 +54,10 @@ def finish_folder(
     longest = context or checkpoint.shape.max_positions
     if isinstance(checkpoint.shape, AsIs):
         return _finish_as_is(checkpoint, checkpoint.shape, out, sources=sources, template=template, context=longest)
-    vocabulary, chosen, notes = choose(checkpoint, sources, template=template, has_delta=has_delta)
+    vocabulary, chosen, notes = _choose(checkpoint, sources, template=template, has_delta=has_delta)
+    record = None if has_delta else _record(vocabulary)
+    if record is not None and not context:
+        longest = record.context
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_tokenizer(vocabulary, out, template=chosen, context=longest)
@@ -62,16 +66,24 @@ def finish_folder(
     return Finished(chosen, longest, notes)
 
 
-def choose(
+def rehearse_finish(
     checkpoint: Checkpoint, sources: Sequence[Path], *, template: str | None = None, has_delta: bool = False
-) -> tuple[Vocabulary, Template, tuple[Message, ...]]:
-    """Return the tokenizer and the template that ``finish_folder`` gives a Llama model, and why; writes nothing.
-
-    Raises:
-        WeightsError: no tokenizer fits the embedding rows, or it is a model of another kind.
-        UsageError: an unknown template.
+) -> tuple[Template, tuple[Message, ...]]:
+    """Return the template that ``finish_folder`` gives a model, and what it finds; writes nothing. Raises as it does,
+    but for the disk.
     """
+    if isinstance(checkpoint.shape, AsIs):
+        choice = choose_as_is(checkpoint.shape, sources, template=template)
+        return choice.template, choice.notes
+    _, chosen, notes = _choose(checkpoint, sources, template=template, has_delta=has_delta)
+    return chosen, notes
+
+
+def _choose(
+    checkpoint: Checkpoint, sources: Sequence[Path], *, template: str | None, has_delta: bool
+) -> tuple[Vocabulary, Template, tuple[Message, ...]]:
     vocabulary = find_vocabulary(sources, checkpoint.llama.vocab)
+    vocabulary = replace(vocabulary, ends=tuple(_stated_ends(vocabulary, sources)))
     chosen, why = _template(vocabulary, checkpoint, template, has_delta=has_delta)
     return vocabulary, chosen, (*vocabulary.notes, why)
 
@@ -94,6 +106,10 @@ def _template(
     kept = kept_template(vocabulary)
     if kept is not None:
         return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": label(vocabulary.place)})
+    record = None if has_delta else _record(vocabulary)
+    if record is not None and record.template in NAMES:
+        values: dict[str, Value] = {"folder": label(vocabulary.place), "template": record.template}
+        return find_template(record.template), Message("finish.found.template_recorded", values)
     tokens = {token.text for token in vocabulary.added}
     detected = detect_template(
         rows=checkpoint.shape.vocab,
@@ -106,10 +122,31 @@ def _template(
     )
 
 
+def _record(vocabulary: Vocabulary) -> Provenance | None:
+    """Return what Cria itself wrote about a folder in Meta's layout, which has no place for a template or a context."""
+    record = read_cria_json(vocabulary.place)
+    return record if record is not None and record.layout == "meta" else None
+
+
+def _stated_ends(vocabulary: Vocabulary, sources: Sequence[Path]) -> Iterator[int]:
+    """Yield the ids of special tokens that the sources' own settings end a reply with.
+
+    Llama 3.1 ends a turn with one of three, and a template that is kept does not tell which. Uploads of March 2023
+    state 0 or 1, which are <unk> and <s>: no reply ends with those.
+    """
+    ends = {token.id for token in vocabulary.added} - {vocabulary.bos.id, vocabulary.unk.id if vocabulary.unk else -1}
+    for folder in dict.fromkeys((vocabulary.place, *sources)):
+        for name in (GENERATION, CONFIG):
+            if (folder / name).is_file():
+                stated = token_ids(read_json(inside(folder, name)).get("eos_token_id"))
+                yield from (token for token in stated if token in ends)
+
+
 def stop_ids(vocabulary: Vocabulary, template: Template) -> list[int]:
-    """Return the ids that end a reply: end-of-text, and the template's own tokens where the vocabulary has them."""
+    """Return the ids that end a reply: end-of-text, what the model's own settings say, and the template's own tokens
+    where the vocabulary has them."""
     own = [vocabulary.id_of(token) for token in template.stop_tokens]
-    return list(dict.fromkeys([vocabulary.eos.id, *(token for token in own if token is not None)]))
+    return list(dict.fromkeys([vocabulary.eos.id, *vocabulary.ends, *(token for token in own if token is not None)]))
 
 
 def config(checkpoint: Checkpoint, vocabulary: Vocabulary, template: Template, *, context: int) -> dict[str, Any]:
@@ -145,13 +182,18 @@ def config(checkpoint: Checkpoint, vocabulary: Vocabulary, template: Template, *
 
 
 def _positions(shape: ModelShape, context: int) -> dict[str, int]:
-    """Return the keys for the context. Linear scaling multiplies positions by itself: ``max_sequence_length`` tells a
-    reader that the number is the stretched one already."""
-    kind = (shape.rope_scaling or {}).get("rope_type", (shape.rope_scaling or {}).get("type"))
+    """Return the keys for the context. With linear scaling, ``max_position_embeddings`` is what the base was trained
+    on: vLLM and FastChat multiply it by the factor. ``max_sequence_length`` is the product, as in Vicuna v1.5 16k."""
+    scaling = shape.rope_scaling or {}
+    kind = scaling.get("rope_type", scaling.get("type"))
     if kind in _BOUND_ROPES:
         return {"max_position_embeddings": shape.max_positions}
-    stretched = {"max_sequence_length": context} if kind == "linear" else {}
-    return {"max_position_embeddings": context, **stretched}
+    if kind == "linear":
+        return {
+            "max_position_embeddings": int(shape.max_positions / scaling["factor"]),
+            "max_sequence_length": context,
+        }
+    return {"max_position_embeddings": context}
 
 
 def generation_config(vocabulary: Vocabulary, template: Template) -> dict[str, Any]:

@@ -4,14 +4,15 @@ tokenizer files, and a fast tokenizer where T5 came with SentencePiece's file on
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.errors import WeightsError
 from backend.text import Message
-from backend.weights import tokenizer
+from backend.weights import tokenizer, tokenizer_settings
 from backend.weights.as_is import T5, AsIs, without_hooks
-from backend.weights.disk import label, read_json, source_file
+from backend.weights.disk import inside, label, read_json, source_file
 from backend.weights.fast_tokenizer import AddedToken
 from backend.weights.sentencepiece_model import Kind, SentencePieceModel, read_sentencepiece
 from backend.weights.shape import CONFIG, token_id
@@ -40,13 +41,23 @@ _FASTCHAT_T5 = ("\n", " ", "{", "}", "<", "\\", "^", "`", "\t")
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
-def finish_as_is(
-    shape: AsIs, out: Path, *, dtype: str, sources: Sequence[Path], template: str | None, context: int
-) -> tuple[Template, tuple[Message, ...]]:
-    """Write everything but the weights into ``out``; returns the template and what was found.
+@dataclass(frozen=True)
+class Choice:
+    """What a model of another kind is completed with: its tokenizer's folder, a tokenizer.json built for T5, a
+    template, the contents of generation_config.json, and what was found."""
+
+    place: Path
+    built: Mapping[str, Any] | None
+    template: Template
+    generation: Mapping[str, Any]
+    notes: tuple[Message, ...]
+
+
+def choose_as_is(shape: AsIs, sources: Sequence[Path], *, template: str | None) -> Choice:
+    """Return what ``finish_as_is`` writes; nothing is written.
 
     Raises:
-        WeightsError: no tokenizer, or one that knows more tokens than the model has rows.
+        WeightsError: no tokenizer, one that knows more tokens than the model has rows, or a link out of its folder.
         UsageError: an unknown template.
     """
     place = next(
@@ -54,12 +65,35 @@ def finish_as_is(
     )
     if place is None:
         raise WeightsError("weights.tokenizer_missing", folders=", ".join(label(folder) for folder in sources))
-    tokens, notes = _tokenizer(place, out, shape)
+    _copied(place)
+    built, tokens, notes = _tokenizer(place, shape)
     chosen, why = _template(place, template, tokens, shape)
-    _settings(place, out, chosen, context=context)
+    return Choice(place, built, chosen, _generation(sources, shape.config), (*notes, why))
+
+
+def finish_as_is(
+    shape: AsIs, out: Path, *, dtype: str, sources: Sequence[Path], template: str | None, context: int
+) -> tuple[Template, tuple[Message, ...]]:
+    """Write everything but the weights into ``out``; returns the template and what was found.
+
+    Raises as ``choose_as_is``.
+    """
+    choice = choose_as_is(shape, sources, template=template)
+    for path in _copied(choice.place):
+        shutil.copyfile(path, out / path.name)
+    if choice.built is not None:
+        tokenizer.write_json(out / tokenizer.FAST, choice.built)
+    _settings(choice.place, out, choice.template, context=context)
     tokenizer.write_json(out / CONFIG, {**shape.config, **_numbers(shape, dtype)})
-    tokenizer.write_json(out / GENERATION, _generation(sources, shape.config))
-    return chosen, (*notes, why)
+    tokenizer.write_json(out / GENERATION, choice.generation)
+    return choice.template, choice.notes
+
+
+def _copied(place: Path) -> list[Path]:
+    """Return the tokenizer's files that are taken over as they are."""
+    there = [name for name in _COPIED if (place / name).is_file()]
+    paths = [inside(place, name) for name in there]
+    return [path for path in paths if source_file(path).bytes <= _FILE_LIMIT]
 
 
 def _numbers(shape: AsIs, dtype: str) -> dict[str, Any]:
@@ -75,35 +109,31 @@ def _numbers(shape: AsIs, dtype: str) -> dict[str, Any]:
 def _generation(sources: Sequence[Path], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's own generation_config.json, with the ids of config.json where it has none."""
     path = next((folder / GENERATION for folder in sources if (folder / GENERATION).is_file()), None)
-    own = without_hooks(read_json(path)) if path else {}
+    own = without_hooks(read_json(inside(path.parent, path.name))) if path else {}
     ids = {key: config[key] for key in _IDS if config.get(key) is not None}
     return {**ids, **own}
 
 
-def _tokenizer(place: Path, out: Path, shape: AsIs) -> tuple[dict[str, int], list[Message]]:
-    """Copy the tokenizer's files, add a fast one for T5; returns its added tokens with their numbers, and notes."""
-    for name in _COPIED:
-        if (place / name).is_file() and source_file(place / name).bytes <= _FILE_LIMIT:
-            shutil.copyfile(place / name, out / name)
+def _tokenizer(place: Path, shape: AsIs) -> tuple[Mapping[str, Any] | None, dict[str, int], list[Message]]:
+    """Return the fast tokenizer that T5 lacks, added tokens with their numbers, and notes."""
     if (place / tokenizer.FAST).is_file():
-        return _known(read_json(place / tokenizer.FAST, tokenizer.FAST_LIMIT), place, shape.vocab), []
+        return None, _known(read_json(place / tokenizer.FAST, tokenizer.FAST_LIMIT), place, shape.vocab), []
     if not (place / _SPIECE).is_file() or shape.kind != T5:
-        return {}, []
+        return None, {}, []
     model = read_sentencepiece(place / _SPIECE)
     added = _t5_tokens(place, model)
     by_text = {token.text: token for token in added}
     if not model.is_unigram or "</s>" not in by_text or "<unk>" not in by_text:
         raise WeightsError("weights.tokenizer_kind", folder=label(place))
     fast = unigram_json(model, added, eos=by_text["</s>"])
-    tokenizer.write_json(out / tokenizer.FAST, fast)
-    return _known(fast, place, shape.vocab), [Message("finish.found.fast_built", {"file": _SPIECE})]
+    return fast, _known(fast, place, shape.vocab), [Message("finish.found.fast_built", {"file": _SPIECE})]
 
 
 def _t5_tokens(place: Path, model: SentencePieceModel) -> list[AddedToken]:
     """Return what cuts the text first: T5's own marks, its numbered tags (from the last number down), added words."""
     size = len(model.pieces)
     marks = {n: piece.text for n, piece in enumerate(model.pieces) if piece.kind in (Kind.CONTROL, Kind.UNKNOWN)}
-    settings = tokenizer.settings_in(place)
+    settings = tokenizer_settings.settings_in(place)
     tags = token_id(settings.get("extra_ids"))
     count = _T5_TAGS if tags is None else min(tags, 1000)
     found = {n: AddedToken(n, text) for n, text in marks.items()}
@@ -132,7 +162,7 @@ def _known(fast: Mapping[str, Any], place: Path, rows: int) -> dict[str, int]:
 def _template(place: Path, name: str | None, tokens: Mapping[str, int], shape: AsIs) -> tuple[Template, Message]:
     if name is not None:
         return find_template(name), Message("weights.found.template_given", {"template": name})
-    kept = tokenizer.template_in(place)
+    kept = tokenizer_settings.template_in(place)
     if kept is not None:
         return Template(KEPT, kept), Message("weights.found.template_kept", {"folder": label(place)})
     detected = "plain"
@@ -145,12 +175,12 @@ def _template(place: Path, name: str | None, tokens: Mapping[str, int], shape: A
 
 def _settings(place: Path, out: Path, template: Template, *, context: int) -> None:
     """Write the tokenizer's settings: the folder's own, with what would load code or stops nothing taken out."""
-    settings = without_hooks(tokenizer.settings_in(place))
+    settings = without_hooks(tokenizer_settings.settings_in(place))
     own_class = settings.get("tokenizer_class")
     built = not (place / tokenizer.FAST).is_file() and (out / tokenizer.FAST).is_file()
     if (
         built
-        or (tokenizer.settings_in(place).get("auto_map") and (out / tokenizer.FAST).is_file())
+        or (tokenizer_settings.settings_in(place).get("auto_map") and (out / tokenizer.FAST).is_file())
         or not isinstance(own_class, str)
     ):
         # The generic class reads tokenizer.json as it is; a class of its own would build another one from the pieces.
@@ -161,10 +191,10 @@ def _settings(place: Path, out: Path, template: Template, *, context: int) -> No
     settings = {key: value for key, value in settings.items() if not (key.endswith("_token") and value == "")}
     settings["chat_template"] = template.jinja
     settings.setdefault("model_max_length", context)
-    tokenizer.write_json(out / tokenizer.CONFIG, settings)
+    tokenizer.write_json(out / tokenizer_settings.CONFIG, settings)
     special = {key: _text(value) for key, value in settings.items() if key.endswith("_token") and _text(value)}
-    tokenizer.write_json(out / tokenizer.SPECIAL, special)
-    (out / tokenizer.TEMPLATE).write_text(template.jinja, encoding="utf-8")
+    tokenizer.write_json(out / tokenizer_settings.SPECIAL, special)
+    (out / tokenizer_settings.TEMPLATE).write_text(template.jinja, encoding="utf-8")
 
 
 def _text(value: Any) -> str | None:

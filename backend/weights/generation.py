@@ -50,7 +50,7 @@ def generation(shape: ModelShape) -> Generation | None:
 
 def named_generation(name: str) -> Generation | None:
     """Return the generation that the name of a model tells, or None. Good for a hint, not for a decision."""
-    plain = re.sub(r"[^a-z0-9]", "", re.sub(r"\d+(\.\d+)?b\b", "", name.lower()))
+    plain = re.sub(r"[^a-z0-9]", "", re.sub(r"\d+(\.\d+)?b(?![a-z0-9])", "", name.lower()))
     return next((found for part, found in _NAMES if part in plain), None)
 
 

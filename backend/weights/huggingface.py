@@ -51,7 +51,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
     Raises:
         WeightsError: no weights, a file missing or damaged, tensors that do not fit config.json.
     """
-    config = read_json(folder / CONFIG)
+    config = read_json(inside(folder, CONFIG))
     files, index, notes = _files(folder)
     tensors, records = _read(files, index)
     shape: Shape
@@ -65,7 +65,8 @@ def open_huggingface(folder: Path) -> Checkpoint:
         tensors=ordered,
         shape=shape,
         files=files,
-        made_of=tuple(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files),
+        # The settings too: what a file's bytes mean follows from them.
+        made_of=(repr(shape), *(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files)),
         checks=tuple(record.finish for record in records),
     )
     values: dict[str, Value] = {"folder": label(folder), "files": len(files), "dtype": CONFIG_NAMES[checkpoint.dtype]}
@@ -137,19 +138,23 @@ def _check_numbering(folder: Path, names: list[str], index: str) -> None:
     """Make sure that files called "3 of 7" are parts of one set, and that none of the seven is neither listed nor here.
 
     Listed is what matters; a part that is here and not listed is noted as surplus (transformers 4.28 could write an
-    empty first one).
+    empty first one). Some scripts count from 0, some write no leading zeros.
     """
     numbered = [(name, found) for name in names if (found := _NUMBERED.fullmatch(name))]
     if not numbered:
         return
-    first, parts = numbered[0]
+    (first, parts), count = numbered[0], int(numbered[0][1]["count"])
     for name, found in numbered:
-        if (found["stem"], found["count"]) != (parts["stem"], parts["count"]):
+        if (found["stem"], int(found["count"])) != (parts["stem"], count):
             raise WeightsError("finish.mixed_parts", file=name, other=first, index=index)
-    for number in range(1, min(int(parts["count"]), _MOST_PARTS) + 1):
-        name = f"{parts['stem']}{number:05d}-of-{parts['count']}{parts['suffix']}"
-        if name not in names and not (folder / name).is_file():
-            raise WeightsError("finish.part_unlisted", file=name, index=index, count=int(parts["count"]))
+    there = [found for path in folder.iterdir() if (found := _NUMBERED.fullmatch(path.name))]
+    numbers = {int(found["number"]) for _, found in numbered}
+    start = 0 if 0 in numbers else 1
+    numbers |= {int(found["number"]) for found in there if found["stem"] == parts["stem"]}
+    for number in range(start, start + min(count, _MOST_PARTS)):
+        if number not in numbers:
+            name = f"{parts['stem']}{number:0{len(parts['number'])}d}-of-{parts['count']}{parts['suffix']}"
+            raise WeightsError("finish.part_unlisted", file=name, index=index, count=count)
 
 
 def _surplus(folder: Path, used: set[str], suffix: str) -> Iterator[Message]:

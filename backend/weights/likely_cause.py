@@ -12,8 +12,8 @@ from backend.weights.disk import read_json
 from backend.weights.provenance import read_cria_json
 from backend.weights.shape import CONFIG, token_ids
 from backend.weights.templates import NAMES, find_template
-from backend.weights.tokenizer import CONFIG as SETTINGS
 from backend.weights.tokenizer import FAST, FAST_LIMIT, MOST_UNNAMED
+from backend.weights.tokenizer_settings import CONFIG as SETTINGS
 
 # What only a model trained with that template writes. Templates that share their marks are one family.
 _MARKS = (

@@ -81,7 +81,8 @@ def open_meta(folder: Path) -> Checkpoint:
         files=files,
         doing="weights.doing.convert",
         notes=(first, *release.notes, *_surprises(params, shape, release, shards=shards), *tied),
-        made_of=tuple(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files),
+        # The settings too: what a file's bytes mean follows from them.
+        made_of=(repr(shape), *(f"{file.path.name}:{file.bytes}:{file.path.stat().st_mtime_ns}" for file in files)),
         checks=tuple(record.finish for record in records),
     )
 

@@ -45,6 +45,8 @@ def size_folders(folder: Path) -> list[Path]:
 def shard_files(folder: Path) -> tuple[SourceFile, ...]:
     """Return the shard files in order: consecutive from 00, nothing missing and nothing else that ends in .pth.
 
+    A shard may be a link to another disk, as people keep them: nothing of it leaves but numbers of tensors.
+
     Raises:
         WeightsError: one is missing, surplus or no weights file at all, or this is the 8-bit release.
     """

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
-from backend.weights.disk import label, read_start
+from backend.weights.disk import inside, label, read_start
 from backend.weights.meta_files import CHECKLIST, TOKENIZER_CHECKLIST, checklist_bytes, read_checklist, shard_files
+from backend.weights.meta_layout import to_meta_layout
 from backend.weights.meta_params import PARAMS, params_bytes
 from backend.weights.meta_releases import is_llama3
 from backend.weights.partial import replace_file, writing
@@ -31,30 +32,45 @@ def finish_meta(checkpoint: Checkpoint, out: Path, *, sources: Sequence[Path]) -
         MachineError: the folder cannot be written.
     """
     shape = checkpoint.llama
-    vocabulary = find_vocabulary(sources, shape.vocab)
-    notes = list(vocabulary.notes)
+    _, model, notes = _choose(checkpoint, sources)
     with writing(out):
         params = params_bytes(shape)
         replace_file(out / PARAMS, params)
         listed = dict(_shard_sums(out)) | {PARAMS: _md5(params)}
-        model = _tokenizer_model(vocabulary)
-        if model is None:
-            notes.append(Message("meta.found.no_tokenizer_model", {"folder": label(vocabulary.place)}))
-        else:
+        if model is not None:
             replace_file(out / MODEL, model)
             if is_llama3(shape.rope_theta, shape.vocab):
                 listed[MODEL] = _md5(model)
             else:
                 replace_file(out / TOKENIZER_CHECKLIST, checklist_bytes({MODEL: _md5(model)}))
         replace_file(out / CHECKLIST, checklist_bytes(listed))
-    return tuple(notes)
+    return notes
+
+
+def rehearse_meta(checkpoint: Checkpoint, sources: Sequence[Path]) -> tuple[Message, ...]:
+    """Return what ``finish_meta`` will find, once the checkpoint is known to be one that can be cut; writes nothing.
+
+    Raises:
+        WeightsError: no tokenizer fits, or Meta's layout cannot describe this model.
+        UsageError: it cannot be cut into shards.
+    """
+    to_meta_layout(checkpoint)
+    return _choose(checkpoint, sources)[2]
+
+
+def _choose(checkpoint: Checkpoint, sources: Sequence[Path]) -> tuple[Vocabulary, bytes | None, tuple[Message, ...]]:
+    """Return the tokenizer, its tokenizer.model where it has one, and notes."""
+    vocabulary = find_vocabulary(sources, checkpoint.llama.vocab)
+    model = _tokenizer_model(vocabulary)
+    lacks = [] if model else [Message("meta.found.no_tokenizer_model", {"folder": label(vocabulary.place)})]
+    return vocabulary, model, (*vocabulary.notes, *lacks)
 
 
 def _tokenizer_model(vocabulary: Vocabulary) -> bytes | None:
     """Return the bytes of tokenizer.model: the file, or for Llama 3 what its tokenizer.json was made from."""
     path = vocabulary.place / MODEL
     if path.is_file():
-        return read_start(path, _MODEL_LIMIT)
+        return read_start(inside(vocabulary.place, MODEL), _MODEL_LIMIT)
     return tiktoken_bytes(vocabulary.fast) if vocabulary.fast is not None else None
 
 

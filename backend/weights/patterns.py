@@ -44,10 +44,6 @@ class Pattern:
         starts = frozenset({0} | {at + 1 for at, letter in enumerate(path) if letter == "."})
         return len(path) <= _MAX_PATH and len(path) in self.ends(path, starts)
 
-    def matches_all(self, path: str) -> bool:
-        """Tell whether the pattern matches all of a path: ``re.fullmatch``."""
-        return len(path) <= _MAX_PATH and len(path) in self.ends(path, frozenset({0}))
-
 
 def parse_pattern(text: str) -> Pattern:
     """Return a pattern ready to match.

@@ -71,7 +71,9 @@ def write_cria_json(folder: Path, provenance: Provenance, *, sha256: Mapping[str
     """
     known = {**provenance.files, **(sha256 or {})}
     with writing(folder):
-        names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in (FILE, JOURNAL))
+        # A .part is what a full disk or a kill left of a file that is written again, this one too.
+        here = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".part"]
+        names = sorted(path.name for path in here if path.name not in (FILE, JOURNAL))
         files = {name: known.get(name) or hash_file(folder / name) for name in names}
         made = provenance.made or datetime.now(UTC).isoformat(timespec="seconds")
         size = sum((folder / name).stat().st_size for name in names)

@@ -115,9 +115,9 @@ def _config_positions(data: Mapping[str, Any], rope: Mapping[str, Any]) -> int:
     positions = integer(table, "max_position_embeddings", CONFIG)
     if rope.get("rope_type", rope.get("type")) != "linear":
         return positions
+    stretch = number(rope, "factor", CONFIG, low=1, high=1024)
     if longest is not None:
         return max(positions, integer(data, "max_sequence_length", CONFIG))
-    stretch = number(rope, "factor", CONFIG, low=1, high=1024)
     return int(positions * stretch) if positions in _BASE_POSITIONS else positions
 
 

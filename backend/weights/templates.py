@@ -169,15 +169,16 @@ def detect_template(
 ) -> Template:
     """Choose a template from evidence: embedding rows, special tokens, what a delta brought. Never from a name.
 
-    A Vicuna v0 delta is told by the row it brings for [PAD], a v1.1 delta by bringing none (None: no delta was added),
-    Stanford's Alpaca by starting that row from the mean of the others; Chinese-Alpaca by its number of rows; Llama 3 by
-    the tokens that mark its turns. Without evidence a model only continues text.
+    A Vicuna v0 delta is told by the one row it brings, for [PAD], a v1.1 delta by bringing none (None: no delta was
+    added), Stanford's Alpaca by starting that row from the mean of the others; Chinese-Alpaca by its number of rows;
+    Llama 3 by the tokens that mark its turns. More rows than one tell nothing: LLaVA's were trained on v0 and on v1.1.
+    Without evidence a model only continues text.
     """
     if "<|start_header_id|>" in tokens:
         name = "llama-3"
     elif rows == _CHINESE_ALPACA_ROWS:
         name = "chinese-alpaca"
-    elif delta_rows is not None:
+    elif delta_rows in (0, 1):
         tuned = "stanford-alpaca" if delta_fill == "mean" else "vicuna-v0"
         name = tuned if delta_rows else "vicuna-v1.1"
     else:

@@ -21,11 +21,9 @@ from backend.weights.partial import replace_file
 from backend.weights.sentencepiece_model import Kind, SentencePieceModel, is_sentencepiece, read_sentencepiece
 from backend.weights.templates import Template
 from backend.weights.tiktoken_model import read_tiktoken, special_tokens, tiktoken_json
+from backend.weights.tokenizer_settings import CONFIG, SPECIAL, TEMPLATE, repairs, stated_token, template_in
 
-MODEL, FAST, CONFIG, SPECIAL, ADDED = (
-    "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
-TEMPLATE = "chat_template.jinja"
+MODEL, FAST, ADDED = "tokenizer.model", "tokenizer.json", "added_tokens.json"
 FAST_LIMIT = 40_000_000  # bytes; Llama 3's is 9 to 17 MB
 MOST_UNNAMED = 1024  # rows without a token: some models' tables are filled up to a round number
 _PADS = ("[PAD]", "<pad>", "<|finetune_right_pad_id|>")
@@ -46,12 +44,16 @@ class Vocabulary:
     added: tuple[AddedToken, ...] = field(repr=False)
     model: SentencePieceModel | None = field(default=None, repr=False)
     fast: Mapping[str, Any] | None = field(default=None, repr=False)  # a tokenizer.json that is kept
+    stated_pad: str | None = None  # as the folder's own settings call it
+    ends: tuple[int, ...] = ()  # ids that the model's own settings end a reply with
     notes: tuple[Message, ...] = ()
 
     @property
     def pad(self) -> AddedToken:
-        """The token that fills up shorter texts in a batch: its own, else the unknown token, else end-of-text."""
-        own = next((token for name in _PADS for token in self.added if token.text == name), None)
+        """The token that fills up shorter texts in a batch: the one the folder names, else one with a usual name, else
+        the unknown token, else end-of-text."""
+        names = (self.stated_pad, *_PADS)
+        own = next((token for name in names for token in self.added if token.text == name), None)
         return own or self.unk or self.eos
 
     def id_of(self, text: str) -> int | None:
@@ -118,10 +120,11 @@ def _from_sentencepiece(place: Path) -> Vocabulary:
     unknown = next((piece.text for piece in model.pieces if piece.kind is Kind.UNKNOWN), None)
     if unknown is None or any(name not in ids for name in ("<s>", "</s>")):
         raise WeightsError("weights.tokenizer_damaged", file=MODEL, what="<unk>, <s>, </s>")
+    pad = stated_token(place, "pad_token")
     added = {
         number: AddedToken(number, piece.text, piece.kind is not Kind.USER_DEFINED)
         for number, piece in enumerate(model.pieces)
-        if piece.kind in (Kind.UNKNOWN, Kind.CONTROL, Kind.USER_DEFINED) or piece.text in _PADS
+        if piece.kind in (Kind.UNKNOWN, Kind.CONTROL, Kind.USER_DEFINED) or piece.text in (pad, *_PADS)
     }
     size = len(model.pieces)
     for text, number in extra_tokens(place, size):
@@ -135,7 +138,8 @@ def _from_sentencepiece(place: Path) -> Vocabulary:
         added=tuple(added.values()),
         model=model,
         fast=_kept_fast(place, ids),
-        notes=(*_repairs(place), *([known] if (known := known_tokenizer(place / MODEL, size)) else [])),
+        stated_pad=pad,
+        notes=(*repairs(place), *([known] if (known := known_tokenizer(place / MODEL, size)) else [])),
     )
 
 
@@ -201,50 +205,21 @@ def _from_fast(place: Path, fast: Mapping[str, Any]) -> Vocabulary:
         unk=by_text.get("<unk>"),
         added=added,
         fast=fast,
-        notes=_repairs(place),
+        stated_pad=stated_token(place, "pad_token"),
+        notes=repairs(place),
     )
 
 
 def _special(place: Path, key: str, by_text: Mapping[str, AddedToken], usual: Sequence[str]) -> AddedToken | None:
     """Return a special token as the folder's own settings name it, else under one of its usual names."""
-    stated = settings_in(place).get(key)
-    text = stated.get("content") if isinstance(stated, dict) else stated
-    names = [text, *usual] if isinstance(text, str) else [*usual]
+    stated = stated_token(place, key)
+    names = (*([stated] if stated else []), *usual)
     return next((by_text[name] for name in names if name in by_text), None)
-
-
-def settings_in(place: Path) -> dict[str, Any]:
-    """Return a folder's tokenizer settings: special_tokens_map.json, and tokenizer_config.json over it."""
-    settings: dict[str, Any] = {}
-    for name in (SPECIAL, CONFIG):
-        if (place / name).is_file():
-            settings.update(read_json(place / name))
-    return settings
-
-
-def _repairs(place: Path) -> tuple[Message, ...]:
-    """Name the mistakes of early uploads (decapoda-research and what was trained on it) that are put right."""
-    settings = settings_in(place)
-    notes: list[Message] = []
-    if str(settings.get("tokenizer_class")) == "LLaMATokenizer":
-        notes.append(Message("weights.found.old_tokenizer_class"))
-    if any(settings.get(key) == "" for key in ("bos_token", "eos_token", "unk_token")):
-        notes.append(Message("weights.found.empty_tokens"))
-    return tuple(notes)
 
 
 def kept_template(vocabulary: Vocabulary) -> str | None:
     """Return the chat template that the tokenizer's folder has itself."""
     return template_in(vocabulary.place)
-
-
-def template_in(place: Path) -> str | None:
-    """Return the chat template of a folder: a file of its own, or a text in the tokenizer's settings."""
-    path = place / TEMPLATE
-    if path.is_file() and path.stat().st_size < 1_000_000:
-        return path.read_text(encoding="utf-8", errors="replace")
-    stated = settings_in(place).get("chat_template")
-    return stated if isinstance(stated, str) and stated else None
 
 
 def write_tokenizer(vocabulary: Vocabulary, out: Path, *, template: Template, context: int) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backend.errors import WeightsError
 from backend.weights.checkpoint import SLAB_BYTES, Tensor
 from backend.weights.checksum import ScatteredCrc
-from backend.weights.disk import read_at, read_start, source_file
+from backend.weights.disk import has_arrived, read_at, read_start, source_file
 from backend.weights.dtypes import NUMPY, Array, itemsize
 from backend.weights.file_kinds import START_BYTES, kind_of, kind_of_members, misplaced
 from backend.weights.pickles import PICKLE_LIMIT, state_dict
@@ -66,8 +66,11 @@ class Record:
         return data
 
     def finish(self) -> None:
-        """Read what is missing of a record that was read in part; one that nobody touched stays unread."""
-        if self.seen:
+        """Read what is missing of a record that was read in part; one that nobody touched stays unread.
+
+        So does, for now, one of a file that is still on its way: nothing but samples was read of it.
+        """
+        if self.seen and has_arrived(self.path):
             for start, stop in list(self._seen.gaps(0, self.size)):
                 for at in range(start, stop, SLAB_BYTES):
                     self.read(at, min(at + SLAB_BYTES, stop))
@@ -134,11 +137,20 @@ class _TooLong(Exception):
 class _Sober(FileIO):
     """A file that will not be read into memory whole because a number inside it says so."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path, self._end = path, path.stat().st_size
+
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next bytes; nothing that zipfile wants at once is long but the list of members."""
-        if size is not None and size > _DIRECTORY_LIMIT:
+        at = self.tell()
+        left = max(0, self._end - at)
+        count = left if size is None or size < 0 else min(size, left)
+        if max(count, size or 0) > _DIRECTORY_LIMIT:
             raise _TooLong
-        return super().read(-1 if size is None else size) or b""
+        data = read_at(self._path, at, count).tobytes()
+        self.seek(at + len(data))
+        return data
 
 
 def _check_byte_order(path: Path, entry: zipfile.ZipInfo | None, file_size: int) -> None:

@@ -32,6 +32,9 @@ def test_a_folder_dropped_in_by_hand_is_listed_as_untried(tmp_path: Path) -> Non
     assert info.problem is None
     assert info.stops is None
     assert info.context == 2048
+    stretched = {"max_position_embeddings": 4096, "max_sequence_length": 16384}
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(stretched), encoding="utf-8")
+    assert read_model(tmp_path / "mine").context == 16384
 
 
 def test_a_model_in_metas_layout_is_for_other_programs_and_can_be_deleted(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_bad_input_is_explained_under_the_form(app: RunningApp, open_page: Calla
         page.click("#form-show")
         page.locator("#form-problem [role=alert]", has_text=words).wait_for()
 
-    submit("base folder is empty")
+    submit("base model is empty")
     page.fill("#form-base textarea, #form-base input", "/no/such/<b>folder</b>")
     submit("no name yet")
     page.fill("#form-name textarea, #form-name input", "../evil")

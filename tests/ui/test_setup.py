@@ -14,9 +14,11 @@ from backend.conversations import Conversations
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
 from backend.errors import JobError, Refused
 from backend.hardware import Hardware
+from backend.jobs.presence import Presence
 from backend.jobs.view import JobState
 from backend.services import Services
 from backend.settings import Settings
+from backend.sources.access import Access
 from tests.ui import acting
 from tests.ui.render.reading import Page
 from ui.shell import Shell
@@ -73,9 +75,9 @@ class Visitor:
         self.take(self.handlers.load(self.request))
         return self
 
-    def press(self, act: str, name: str = "") -> set[Any]:
+    def press(self, act: str, name: str = "", *access: Any) -> set[Any]:
         event = gr.EventData(None, {"act": act, "name": name})
-        return self.take(self.handlers.press(self.request, event, self.shown.get(self.view.at_job, "")))
+        return self.take(self.handlers.press(self.request, event, self.shown.get(self.view.at_job, ""), *access))
 
     def tick(self) -> set[Any]:
         view = self.view
@@ -85,7 +87,7 @@ class Visitor:
             )
         )
 
-    def start(self, name: str, *fields: str) -> set[Any]:
+    def start(self, name: str, *fields: Any) -> set[Any]:
         recipe = self.shown[self.view.at_recipe]
         return self.take(self.handlers.start(self.request, recipe, name, *(fields or ("",) * 7)))
 
@@ -121,9 +123,14 @@ class World:
         return self.jobs.views()[0].state
 
 
-def make_world(settings: Settings, script: acting.Script, kind: type[Services] = Services) -> World:
+NOBODY = Access(hubs=("http://127.0.0.1:9",), modelscope=None)  # nobody listens there
+
+
+def make_world(
+    settings: Settings, script: acting.Script, kind: type[Services] = Services, access: Access = NOBODY
+) -> World:
     jobs, engine = acting.ActedJobs(settings.data_dir, script), Engine()
-    services = kind(settings, jobs, engine, Conversations(settings.database))  # type: ignore[arg-type]
+    services = kind(settings, jobs, engine, Conversations(settings.database), access=access)  # type: ignore[arg-type]
     # Inside a running loop, because gradio makes loops of its own, and leaves them open, where it finds none.
     return asyncio.run(_lay_out(services, jobs, engine))
 
@@ -335,11 +342,11 @@ def test_a_recipe_can_be_set_up_again_under_another_name(world: World) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        (("", "", "", "mine", "", "", ""), "base folder is empty"),
+        (("", "", "", "mine", "", "", ""), "base model is empty"),
         (("/nowhere", "", "", " ", "", "", ""), "no name yet"),
         (("/nowhere", "", "", "My Model", "", "", ""), "cannot be the name"),
         (("/nowhere", "", "", "mine", "", "", ""), "There is no folder /nowhere"),
-        (("builtin:demo/base", "meta/llama", "", "mine", "", "", ""), "repository on a model hub"),
+        (("builtin:demo/base", "meta/llama", "", "mine", "", "", ""), "127.0.0.1:9 cannot be reached"),
         (("builtin:demo/base", "", "/lora/a:0.5\n", "mine", "", "", ""), "There is no folder /lora/a."),
     ],
 )
@@ -441,7 +448,33 @@ def test_every_event_is_private_and_waits_in_no_queue(world: World) -> None:
     events = world.handlers.view.gallery.parent
     while events.parent is not None:
         events = events.parent
-    assert len(events.fns) == 7
+    handled = [event for event in events.fns.values() if event.fn is not None]  # the others only run in the browser
+    assert len(handled) == 9
     for event in events.fns.values():
         assert event.api_visibility == "private"
         assert event.queue is False
+
+
+def test_a_damaged_set_up_is_listed_and_can_be_deleted(world: World) -> None:
+    folder = world.jobs.jobs_dir / "20260101-000000-demo-ab12"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text("{", encoding="utf-8")
+    partial = acting.partial_folder(world.jobs.models_dir, folder.name)
+    partial.mkdir(parents=True)
+    (partial / "half").write_bytes(b"x" * 8192)
+    visitor, guest = world.visit(), world.visit(admin=False)
+    assert "cannot be read" not in guest.shown[guest.view.history]
+    assert "Delete (8.2 kB)" in visitor.page(visitor.view.history).one("li", data_job=folder.name).text
+    visitor.press("delete", folder.name)
+    assert not folder.exists()
+    assert not partial.exists()
+    (world.jobs.jobs_dir / "empty").mkdir()
+    visitor.press("delete", "empty")
+    assert world.jobs.damaged() == {}
+
+
+def test_another_server_on_the_folder_is_told_to_administrators(world: World) -> None:
+    there = replace(world.services, other=Presence(77, "lab", 0.0, "http://lab:7860/"))
+    handlers = SetupHandlers(world.handlers.view, there, world.handlers.shell)
+    assert "process 77 on lab" in Visitor(handlers).load().shown[handlers.view.guest]
+    assert "process 77" not in Visitor(handlers, admin=False).load().shown[handlers.view.guest]

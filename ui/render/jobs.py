@@ -4,7 +4,8 @@ Everything is said from a ``JobView``. Knows nothing about gradio, processes or 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from backend.errors import CriaError
 from backend.jobs.view import JobState, JobView, Sample, StepView
@@ -53,6 +54,20 @@ def _now(text: str) -> str:
     return f'<p class="now">{esc(text)}</p>' if text else ""
 
 
+def _files(step: StepView, language: str) -> str:
+    """Return a bar for every file on its way, folded away: most people look at the whole."""
+    if not step.files:
+        return ""
+    rows = "".join(
+        f"<li><span>{esc(file.name)}</span>"
+        f"<span>{esc(say(language, 'fetchui.file_position', done=file.done, total=file.total))}</span>"
+        f"{bar(file.name, file.done / file.total if file.total else None)}</li>"
+        for file in step.files
+    )
+    words = esc(say(language, "fetchui.files"))
+    return f'<details data-keep="{esc(step.id)}"><summary>{words}</summary><ul class="files">{rows}</ul></details>'
+
+
 def _step(step: StepView, language: str, admin: bool) -> str:
     title, running = tell(language, step.title), step.state is JobState.RUNNING
     why = say(language, key) if has(key := f"setup.why.{step.id}") else ""
@@ -63,7 +78,8 @@ def _step(step: StepView, language: str, admin: bool) -> str:
         f'<li class="step {step.state}"{current}><span class="dot" role="img" aria-label="{esc(state)}"></span>'
         f'<div><p class="step-title">{esc(title)}</p>{_step_bar(step, title)}'
         f'<p class="figures">{esc(_step_figures(step, language))}</p>'
-        f"{_now(note) if running else ''}{_now(why) if running else ''}</div></li>"
+        f"{_now(note) if running else ''}{_now(why) if running else ''}"
+        f"{_files(step, language) if admin else ''}</div></li>"
     )
 
 
@@ -110,36 +126,40 @@ def _sample(sample: Sample | None, language: str) -> str:
     )
 
 
-def _ending(job: JobView, language: str, admin: bool) -> str:
+def _ending(job: JobView, language: str, admin: bool, stored: int) -> str:
     """Return what a stopped job has to say: the error with its way out, or that nothing is lost."""
     if job.error is not None and job.state is JobState.FAILED:
         return problem(job.error if admin else CriaError("ui.for_admins"), language)
     if job.state in RESUMABLE:
-        return remark(say(language, "setup.job.kept", bytes=job.leftover_bytes), kind="warn")
+        return remark(say(language, "setup.job.kept", bytes=job.leftover_bytes + stored), kind="warn")
     return ""
 
 
-def _delete(job: JobView, language: str) -> str:
+def _delete(job: JobView, language: str, stored: int = 0) -> str:
     key = "setup.job.forget_sure" if job.state is JobState.DONE else "setup.job.delete_sure"
-    confirm = say(language, key, title=job_title(job, language), bytes=job.leftover_bytes)
-    return button(say(language, "setup.job.delete"), "delete", job.id, confirm=confirm)
+    if stored:
+        key = "setup.job.delete_sure_downloads"
+    title, size, downloads = job_title(job, language), job.leftover_bytes, say(language, "fetchui.list")
+    confirm = say(language, key, title=title, bytes=size, downloads=stored, list=downloads)
+    words = say(language, "setup.job.delete_size" if size else "setup.job.delete", bytes=size)
+    return button(words, "delete", job.id, confirm=confirm)
 
 
-def _acts(job: JobView, language: str, on_shelf: bool) -> str:
+def _acts(job: JobView, language: str, on_shelf: bool, stored: int) -> str:
     if job.state in ACTIVE:
         return button(say(language, "setup.job.cancel"), "cancel", job.id)
     if job.state in RESUMABLE:
         word = "setup.job.again" if job.state is JobState.FAILED else "setup.job.resume"
-        return button(say(language, word), "resume", job.id, primary=True) + _delete(job, language)
+        return button(say(language, word), "resume", job.id, primary=True) + _delete(job, language, stored)
     another = button(say(language, "setup.job.another"), "stage", "choose")
     return (button(say(language, "setup.job.chat"), "chat", job.model, primary=True) if on_shelf else "") + another
 
 
-def job_card(job: JobView, language: str, *, admin: bool, on_shelf: bool = True) -> str:
+def job_card(job: JobView, language: str, *, admin: bool, on_shelf: bool = True, stored: int = 0) -> str:
     """Return one job as HTML. Its elements keep their places from one state to the next, so that bars move smoothly.
 
     ``admin``: whoever looks may cancel, resume and delete, and read what names files of this machine;
-    ``on_shelf``: the model it made is (still) there.
+    ``on_shelf``: the model it made is (still) there; ``stored``: bytes of its downloads on the disk.
     """
     title, percent = job_title(job, language), int(100 * job.fraction)
     steps = "".join(_step(step, language, admin) for step in job.steps)
@@ -149,8 +169,8 @@ def job_card(job: JobView, language: str, *, admin: bool, on_shelf: bool = True)
         f"{bar(title, job.fraction, kind='whole')}"
         f'<p class="status" role="status">{esc(_status(job, language))}</p>'
         f'<p class="figures">{esc(_times(job, language))}</p>'
-        f'<div class="ending">{_ending(job, language, admin)}{_sample(job.sample, language)}</div>'
-        f'<div class="acts">{_acts(job, language, on_shelf) if admin else ""}</div>'
+        f'<div class="ending">{_ending(job, language, admin, stored)}{_sample(job.sample, language)}</div>'
+        f'<div class="acts">{_acts(job, language, on_shelf, stored) if admin else ""}</div>'
         f'<ol class="steps">{steps}</ol>{_log(job, language) if admin else ""}</article>'
     )
 
@@ -182,8 +202,22 @@ def _line(job: JobView, language: str, admin: bool) -> str:
     )
 
 
-def jobs_list(jobs: Sequence[JobView], language: str, *, admin: bool) -> str:
-    """Return all jobs as HTML, newest first, one line each; Delete only for somebody who may press it."""
-    if not jobs:
+def _damaged(job: str, size: int, language: str) -> str:
+    confirm = say(language, "fetchui.damaged_sure", job=job, bytes=size)
+    delete = button(say(language, "fetchui.delete", bytes=size), "delete", job, confirm=confirm)
+    text = esc(say(language, "fetchui.damaged", job=job))
+    return f'<li data-job="{esc(job)}"><div><p>{text}</p></div><div class="acts">{delete}</div></li>'
+
+
+def jobs_list(
+    jobs: Sequence[JobView], language: str, *, admin: bool, damaged: Mapping[str, int] = MappingProxyType({})
+) -> str:
+    """Return all jobs as HTML, newest first, one line each; Delete only for somebody who may press it.
+
+    ``damaged``: id -> bytes of those that cannot be read, for administrators.
+    """
+    lines = [_line(job, language, admin) for job in jobs]
+    lines += [_damaged(job, size, language) for job, size in damaged.items()] if admin else []
+    if not lines:
         return f'<p class="figures">{esc(say(language, "setup.job.none"))}</p>'
-    return f'<ul class="jobs">{"".join(_line(job, language, admin) for job in jobs)}</ul>'
+    return f'<ul class="jobs">{"".join(lines)}</ul>'

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from backend.hardware import Hardware
 from backend.jobs.examination import Findings
+from backend.jobs.stock import Coming
 from backend.plan import Plan, Step
 from backend.text import say, tell
 from backend.units import bytes_text
+from ui.render.downloads import coming_table
 from ui.render.markup import esc, facts, guess
 
 
@@ -87,10 +89,18 @@ def _found(found: Findings | None, language: str) -> str:
     return f'<section class="found"><h4>{esc(say(language, "setup.plan.found"))}</h4><ul>{lines}</ul></section>'
 
 
-def plan_receipt(plan: Plan, hardware: Hardware, language: str, *, found: Findings | None = None) -> str:
-    """Return a plan as HTML, with what the headers of its sources told."""
+def plan_receipt(
+    plan: Plan,
+    hardware: Hardware,
+    language: str,
+    *,
+    found: Findings | None = None,
+    coming: Sequence[Coming] = (),
+) -> str:
+    """Return a plan as HTML, with what the headers of its sources told, and what is fetched."""
     title = plan.title.get(language) or plan.title.get("en", plan.name)
     return (
         f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, found, language)}{_found(found, language)}'
+        f"{coming_table(coming, language)}"
         f'{_table(plan.steps, language)}<div class="totals">{_totals(plan, hardware, language)}</div></section>'
     )

@@ -5,19 +5,31 @@ one click handler. Knows nothing about services or about what the buttons do.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
+from backend.text import has
 from ui.i18n import label
 
 FAST_S, SLOW_S = 0.5, 3.0
+OTHER_SERVER = "other"  # what the list of servers says when an address is typed instead
 
 # One listener per card, because cards are redrawn in place: it reports the pressed button, asks first where the button
 # wants that, ignores the second half of a double click (the button under the pointer may have changed its meaning), and
-# brings the new stage into view and under the keyboard.
+# brings the new stage into view and under the keyboard. What a person unfolded stays so when the card is redrawn.
 _REPORT = """
 let last = 0;
+const unfolded = new Set();
+new MutationObserver(() => element.querySelectorAll('details[data-keep]').forEach((one) => {
+  if (one.open !== unfolded.has(one.dataset.keep)) one.open = !one.open;
+})).observe(element, {subtree: true, childList: true, attributes: true, attributeFilter: ['open']});
 element.addEventListener('click', (event) => {
+  const fold = event.target.closest('details[data-keep] > summary');
+  if (fold) {
+    const {keep} = fold.parentElement.dataset;
+    if (!unfolded.delete(keep)) unfolded.add(keep);
+  }
   const pressed = event.target.closest('button[data-do]');
   if (!pressed || !element.contains(pressed) || event.timeStamp - last < 600) return;
   last = event.timeStamp;
@@ -54,6 +66,24 @@ class FormView:
 
 
 @dataclass(frozen=True)
+class AccessView:
+    """Where downloads come from. What is typed here travels with the events that use it and is kept nowhere."""
+
+    box: gr.Accordion
+    server: gr.Dropdown
+    address: gr.Textbox
+    token: gr.Textbox
+    rate: gr.Number
+    test: gr.Button
+    answers: gr.HTML
+
+    @property
+    def fields(self) -> list[Any]:
+        """What a person fills in, in the order handlers take it."""
+        return [self.server, self.address, self.token, self.rate]
+
+
+@dataclass(frozen=True)
 class SetupView:
     """Everything that events read or change. ``at_*`` hold where this browser stands; nobody sees them."""
 
@@ -73,7 +103,10 @@ class SetupView:
     start: gr.Button
     run: gr.Column
     job: gr.HTML
+    access: AccessView
     history: gr.HTML
+    stored_box: gr.Accordion
+    stored: gr.HTML
     at_stage: gr.Textbox
     at_recipe: gr.Textbox
     at_job: gr.Textbox
@@ -83,7 +116,7 @@ class SetupView:
     @property
     def cards(self) -> list[gr.HTML]:
         """The cards with buttons of their own."""
-        return [self.path, self.banner, self.gallery, self.job, self.history]
+        return [self.path, self.banner, self.gallery, self.job, self.history, self.stored]
 
 
 def _card(name: str) -> gr.HTML:
@@ -95,6 +128,7 @@ def _field(key: str, name: str, *, lines: int = 1) -> gr.Textbox:
         label=label(f"setup.form.{key}"),
         info=label(f"setup.form.{key}_info"),
         elem_id=name,
+        placeholder=label(example) if has(example := f"setup.form.{key}_example") else None,
         lines=lines,
         max_lines=6,
         min_width=260,
@@ -128,6 +162,50 @@ def _form() -> FormView:
     return FormView(box, base, delta, loras, name, template, dtype, layout, show, problem)
 
 
+def _access() -> AccessView:
+    """Lay out the servers. The page's load fills in who is asked by default."""
+    with gr.Accordion(label("fetchui.title"), open=False, elem_id="access", visible=False) as box:
+        gr.Markdown(label("fetchui.intro"))
+        with gr.Row():
+            server = gr.Dropdown(
+                [(label("fetchui.server_auto"), "")],
+                value="",
+                label=label("fetchui.server"),
+                info=label("fetchui.server_info"),
+                elem_id="access-server",
+                min_width=260,
+            )
+            token = gr.Textbox(
+                "",
+                label=label("fetchui.token"),
+                info=label("fetchui.token_info"),
+                type="password",
+                placeholder="hf_...",
+                elem_id="access-token",
+                min_width=260,
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+            )
+        with gr.Row():
+            address = gr.Textbox(
+                "",
+                label=label("fetchui.address"),
+                info=label("fetchui.address_info"),
+                elem_id="access-address",
+                visible=False,
+                min_width=260,
+            )
+            rate = gr.Number(
+                label=label("fetchui.rate"),
+                info=label("fetchui.rate_info"),
+                minimum=0,
+                elem_id="access-rate",
+                min_width=160,
+            )
+        test = gr.Button(label("fetchui.test"), elem_id="access-test")
+        answers = gr.HTML(elem_id="access-answers")
+    return AccessView(box, server, address, token, rate, test, answers)
+
+
 def build_setup() -> SetupView:
     """Lay the tab out inside the open ``gr.Tab``; return its parts."""
     with gr.Column(elem_id="setup"):
@@ -147,11 +225,14 @@ def build_setup() -> SetupView:
                 start = gr.Button(label("setup.plan.start"), variant="primary", elem_id="plan-start")
         with gr.Column(elem_id="stage-run", visible=False) as run:
             job = _card("job")
+        access = _access()
         with gr.Accordion(label("setup.job.all"), open=False, elem_id="history-box"):
             history = _card("history")
+        with gr.Accordion(label("fetchui.list"), open=False, elem_id="stored-box", visible=False) as stored_box:
+            stored = _card("stored")
         at_stage, at_recipe, at_job, at_seen = (gr.Textbox("", visible=False) for _ in range(4))
         timer = gr.Timer(FAST_S)
     return SetupView(
         guest, machine, check, path, banner, choose, gallery, form, plan, receipt, name, plan_problem, back, start,
-        run, job, history, at_stage, at_recipe, at_job, at_seen, timer,
+        run, job, access, history, stored_box, stored, at_stage, at_recipe, at_job, at_seen, timer,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 Whatever changes the machine asks ``require_admin`` first, in the handler: a hidden button protects nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +11,33 @@ import gradio as gr
 
 from backend.engines.base import EngineState
 from backend.errors import CriaError, UsageError
-from backend.plan import Plan
+from backend.plan import MB, Plan
 from backend.recipes import DTYPES, LAYOUTS, check_name, custom_recipe
-from backend.services import Services
-from backend.text import say
-from ui.access import require_admin
+from backend.services import DownloadChoice, Services
+from backend.text import say, tell
+from ui.access import language, require_admin
+from ui.render.downloads import servers_card
 from ui.render.markup import problem, remark
 from ui.shell import CHAT_TAB, Shell, open_tab
-from ui.views.setup import SetupView
+from ui.views.setup import OTHER_SERVER, SetupView
 from ui.wiring.setup_screen import Place, Screen, Updates
 
 
-def _plan_form(services: Services, *fields: str) -> Plan:
+def _read_choice(
+    server: str = "", address: str = "", token: str = "", rate: float | None = None
+) -> DownloadChoice | None:
+    """Return what the fields about downloads say; None when they were left alone.
+
+    Raises:
+        UsageError: another address was chosen and not given.
+    """
+    if server == OTHER_SERVER and not address.strip():
+        raise UsageError("fetchui.no_address")
+    chosen = DownloadChoice(address if server == OTHER_SERVER else server, token, rate * MB if rate else None)
+    return None if chosen == DownloadChoice() else chosen
+
+
+def _plan_form(screen: Screen, *fields: str) -> Plan:
     """Turn what a person typed into a plan; the fields come in the form's order.
 
     Raises:
@@ -42,7 +57,7 @@ def _plan_form(services: Services, *fields: str) -> Plan:
         dtype=dtype or None,
         layout=layout or LAYOUTS[0],
     )
-    return services.plan(recipe)
+    return screen.services.plan(recipe, choice=screen.choice)
 
 
 def _choices(key: str, names: Iterable[str], words: str) -> gr.Dropdown:
@@ -54,9 +69,9 @@ Act = Callable[[Screen, str], Updates]
 
 def _start(screen: Screen, recipe: str) -> Updates:
     """The one button: plan and start; what stands in the way is shown on the receipt."""
-    plan = screen.services.plan(recipe)
+    plan = screen.services.plan(recipe, choice=screen.choice)
     try:
-        job = screen.services.set_up(plan)
+        job = screen.services.set_up(plan, choice=screen.choice)
     except CriaError as error:
         return screen.go_plan(plan, recipe, error)
     screen.jobs = screen.services.jobs.views()
@@ -64,7 +79,7 @@ def _start(screen: Screen, recipe: str) -> Updates:
 
 
 def _look(screen: Screen, recipe: str) -> Updates:
-    return screen.go_plan(screen.services.plan(recipe), recipe)
+    return screen.go_plan(screen.services.plan(recipe, choice=screen.choice), recipe)
 
 
 def _show(screen: Screen, job: str) -> Updates:
@@ -77,7 +92,7 @@ def _cancel(screen: Screen, job: str) -> Updates:
 
 
 def _resume(screen: Screen, job: str) -> Updates:
-    screen.services.jobs.resume(job)
+    screen.services.resume(job, choice=screen.choice)
     screen.jobs = screen.services.jobs.views()
     return _show(screen, job)
 
@@ -88,10 +103,21 @@ def _delete(screen: Screen, job: str) -> Updates:
     return screen.go(screen.landing())
 
 
+def _delete_download(screen: Screen, name: str) -> Updates:
+    screen.services.delete_download(name)
+    return {screen.view.stored: screen.stored()}
+
+
+def _delete_unused(screen: Screen, _: str) -> Updates:
+    screen.services.delete_unused()
+    return {screen.view.stored: screen.stored()}
+
+
 # What the buttons inside cards mean. The first table is for everybody, the second for administrators.
 _LOOKING: Mapping[str, Act] = {"show": _show}
 _CHANGING: Mapping[str, Act] = {
     "start": _start, "look": _look, "cancel": _cancel, "resume": _resume, "delete": _delete,
+    "delete-download": _delete_download, "delete-unused": _delete_unused,
 }  # fmt: skip
 
 
@@ -103,7 +129,8 @@ class SetupHandlers:
         self.outputs = [
             *view.cards, view.choose, view.plan, view.run, view.at_stage, view.at_recipe, view.at_job, view.at_seen,
             view.timer, view.receipt, view.name, view.plan_problem, view.guest, view.machine, view.form.box,
-            view.form.template, view.form.dtype, view.form.layout, view.form.problem, shell.tabs,
+            view.form.template, view.form.dtype, view.form.layout, view.form.problem, view.access.box,
+            view.access.server, view.stored_box, shell.tabs,
         ]  # fmt: skip
 
     def row(self, updates: Updates) -> tuple[Any, ...]:
@@ -121,8 +148,11 @@ class SetupHandlers:
         updates = {
             **screen.go(screen.landing()),
             self.view.machine: screen.machine(),
-            self.view.guest: "" if screen.admin else guest,
+            self.view.guest: self._other(words) if screen.admin else guest,
             self.view.form.box: gr.Accordion(visible=screen.admin),
+            self.view.access.box: gr.Accordion(visible=screen.admin),
+            self.view.access.server: self._servers(words),
+            self.view.stored_box: gr.Accordion(visible=screen.admin),
             self.view.form.template: _choices("template", self.services.templates(), words),
             self.view.form.dtype: _choices("dtype", DTYPES, words),
             self.view.form.layout: gr.Dropdown(
@@ -130,6 +160,21 @@ class SetupHandlers:
             ),
         }
         return self.row(updates)
+
+    def _other(self, words: str) -> str:
+        other = self.services.other_server()
+        return remark(tell(words, other)) if other else ""
+
+    def _servers(self, words: str) -> gr.Dropdown:
+        usual = say(words, "setup.list_comma").join(self.services.hosts())
+        named = [(host, url) for url, host in self.services.known_servers().items()]
+        return gr.Dropdown(
+            choices=[
+                (say(words, "fetchui.server_auto_of", hosts=usual), ""),
+                *named,
+                (say(words, "fetchui.server_other"), OTHER_SERVER),
+            ]
+        )
 
     def check(self, request: gr.Request) -> str:
         """Look at the machine again."""
@@ -141,7 +186,7 @@ class SetupHandlers:
             return self.row({})
         return self.row(self.screen(request).changed(Place(stage, job=job), seen))
 
-    def press(self, request: gr.Request, event: gr.EventData, job: str) -> tuple[Any, ...]:
+    def press(self, request: gr.Request, event: gr.EventData, job: str, *access: Any) -> tuple[Any, ...]:
         """Do what a button inside a card says."""
         act, name = str(getattr(event, "act", "")), str(getattr(event, "name", ""))
         screen = self.screen(request)
@@ -152,6 +197,7 @@ class SetupHandlers:
         if act in _LOOKING:
             return self.row(_LOOKING[act](screen, name))
         require_admin(request)
+        screen.choice = _read_choice(*access)
         return self.row(_CHANGING[act](screen, name) if act in _CHANGING else {})
 
     def _chat(self, request: gr.Request, model: str) -> Updates:
@@ -163,27 +209,46 @@ class SetupHandlers:
             self.services.load(model, self.shell.options)
         return {self.shell.tabs: open_tab(CHAT_TAB)}
 
-    def plan_form(self, request: gr.Request, *fields: str) -> tuple[Any, ...]:
+    def plan_form(self, request: gr.Request, *fields: Any) -> tuple[Any, ...]:
         """Show the plan for what the form says; what is wrong with it is shown under the form."""
         require_admin(request)
         screen = self.screen(request)
         try:
-            plan = _plan_form(self.services, *fields)
+            plan = self._form_plan(screen, fields)
         except CriaError as error:
             return self.row({self.view.form.problem: problem(error, screen.language)})
         return self.row({**screen.go_plan(plan, ""), self.view.form.problem: ""})
 
-    def start(self, request: gr.Request, recipe: str, name: str, *fields: str) -> tuple[Any, ...]:
+    def _form_plan(self, screen: Screen, fields: Sequence[Any], recipe: str = "") -> Plan:
+        """Return the plan of a recipe or of the form; ``fields`` are the form's, then those about downloads."""
+        count = len(self.view.form.fields)
+        screen.choice = _read_choice(*fields[count:])
+        return screen.services.plan(recipe, choice=screen.choice) if recipe else _plan_form(screen, *fields[:count])
+
+    def start(self, request: gr.Request, recipe: str, name: str, *fields: Any) -> tuple[Any, ...]:
         """Start the plan that is being looked at, under the name in the box."""
         require_admin(request)
         screen = self.screen(request)
         try:
-            plan = self.services.plan(recipe) if recipe else _plan_form(self.services, *fields)
-            job = self.services.set_up(replace(plan, name=check_name(name.strip())))
+            made = self._form_plan(screen, fields, recipe)
+            job = self.services.set_up(replace(made, name=check_name(name.strip())), choice=screen.choice)
         except CriaError as error:
             return self.row({self.view.plan_problem: problem(error, screen.language)})
         screen.jobs = self.services.jobs.views()
         return self.row(screen.go(Place("run", job=job)))
+
+    def choose_server(self, _: gr.Request, server: str) -> gr.Textbox:
+        """Ask for an address where another server is meant."""
+        return gr.Textbox(visible=server == OTHER_SERVER)
+
+    def test_servers(self, request: gr.Request, *access: Any) -> str:
+        """Say which servers answer, and how fast."""
+        require_admin(request)
+        words = language(request)
+        try:
+            return servers_card(self.services.test_servers(_read_choice(*access)), words)
+        except CriaError as error:
+            return problem(error, words)
 
     def back(self, request: gr.Request) -> tuple[Any, ...]:
         """Leave the plan for the choice."""
@@ -192,12 +257,16 @@ class SetupHandlers:
 
 def bind_setup(view: SetupView, services: Services, shell: Shell) -> None:
     """Bind every event of the tab. Call it inside the open ``gr.Blocks``."""
-    handlers, form = SetupHandlers(view, services, shell), view.form
+    handlers, form, access = SetupHandlers(view, services, shell), view.form, view.access
     every = handlers.outputs
     shell.on(None, handlers.load, (), every)
     shell.on(view.timer.tick, handlers.tick, (view.at_stage, view.at_job, view.at_seen), every, quiet=True)
     shell.on(view.check.click, handlers.check, (), (view.machine,))
-    shell.on([card.click for card in view.cards], handlers.press, (view.at_job,), every)
-    shell.on([form.show.click, form.name.submit], handlers.plan_form, form.fields, every)
+    shell.on([card.click for card in view.cards], handlers.press, (view.at_job, *access.fields), every)
+    form_fields = (*form.fields, *access.fields)
+    shell.on([form.show.click, form.name.submit], handlers.plan_form, form_fields, every, busy="#form-show")
     shell.on(view.back.click, handlers.back, (), every)
-    shell.on([view.start.click, view.name.submit], handlers.start, (view.at_recipe, view.name, *form.fields), every)
+    started = (view.at_recipe, view.name, *form_fields)
+    shell.on([view.start.click, view.name.submit], handlers.start, started, every, busy="#plan-start")
+    shell.on(access.server.input, handlers.choose_server, (access.server,), (access.address,))
+    shell.on(access.test.click, handlers.test_servers, access.fields, (access.answers,), busy="#access-test")

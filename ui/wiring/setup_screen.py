@@ -15,11 +15,12 @@ from backend.errors import CriaError
 from backend.hardware import anonymous
 from backend.jobs.view import JobState, JobView
 from backend.plan import Plan, check_plan, make_plan
-from backend.services import Services
+from backend.services import DownloadChoice, Services
 from backend.text import say
 from ui.access import is_admin, language
+from ui.render.downloads import stored_list
 from ui.render.hardware import hardware_card
-from ui.render.jobs import ACTIVE, job_card, jobs_banner, jobs_list
+from ui.render.jobs import ACTIVE, RESUMABLE, job_card, jobs_banner, jobs_list
 from ui.render.markup import problem, remark
 from ui.render.path import path_line
 from ui.render.plan import plan_receipt
@@ -45,6 +46,7 @@ class Screen:
         self.view, self.services = view, services
         self.language, self.admin = language(request), is_admin(request)
         self.jobs = services.jobs.views()
+        self.choice: DownloadChoice | None = None
         self.shelf = {model.name: model for model in services.models() if model.problem is None}
 
     def find(self, job: str) -> JobView | None:
@@ -84,6 +86,14 @@ class Screen:
         named = [recipe] if recipe in self.shelf else [one.name for one in self.shelf.values() if one.recipe == recipe]
         return named[0] if named else None
 
+    def stored(self) -> str:
+        """Return the downloads on the disk; what lies there is for administrators to know."""
+        return stored_list(self.services.downloads(), self.language) if self.admin else ""
+
+    def _card(self, job: JobView) -> str:
+        stored = self.services.stored(job.id) if job.state in RESUMABLE else 0
+        return job_card(job, self.language, admin=self.admin, on_shelf=job.model in self.shelf, stored=stored)
+
     def gallery(self) -> str:
         cards = recipe_gallery(self._offers(), self.language, admin=self.admin)
         return self._headed("setup.recipes.heading", cards)
@@ -94,13 +104,14 @@ class Screen:
         reached = frozenset({"choose", *(["run"] if job else [])})
         elsewhere = [one for one in self.jobs if place.stage != "run" or one.id != place.job]
         gone = remark(say(words, "job.unknown.say", job=place.job), say(words, "job.unknown.hint"), kind="warn")
-        card = job_card(job, words, admin=self.admin, on_shelf=job.model in self.shelf) if job else gone
+        card = self._card(job) if job else gone
         return {
             view.path: path_line(place.stage, words, reached=reached),
             view.banner: jobs_banner(elsewhere, words),
             view.gallery: self.gallery() if place.stage == "choose" else "",
             view.job: self._headed("setup.job.heading", card) if place.stage == "run" else "",
-            view.history: jobs_list(self.jobs, words, admin=self.admin),
+            view.history: jobs_list(self.jobs, words, admin=self.admin, damaged=self.services.jobs.damaged()),
+            view.stored: self.stored(),
         }
 
     def changed(self, place: Place, seen: str) -> Updates:
@@ -143,7 +154,8 @@ class Screen:
         return {
             **self.go(Place("plan", recipe=recipe)),
             self.view.receipt: self._headed(
-                "setup.plan.heading", plan_receipt(named, hardware, self.language, found=found)
+                "setup.plan.heading",
+                plan_receipt(named, hardware, self.language, found=found, coming=self.services.coming(named)),
             ),
             self.view.name: named.name,
             self.view.plan_problem: problem(error, self.language) if error else "",

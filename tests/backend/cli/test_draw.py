@@ -1,10 +1,12 @@
 """A job drawn in a terminal: plain lines for a log, one line that redraws itself for a person."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
 from backend.cli.draw import JobPrinter, bar, clip, width
+from backend.events import FileProgress
 from backend.jobs.view import JobState, JobView, StepView
 from backend.text import Message
 
@@ -60,4 +62,17 @@ def test_a_person_sees_bytes_speed_and_time_left() -> None:
     text = out.getvalue()
     assert "5.0 MB of 10.0 MB" in text
     assert "1.0 MB/s" in text
-    assert text.endswith("\r\x1b[K")
+    assert text.endswith("\r\x1b[J")
+
+
+def test_files_on_their_way_have_lines_of_their_own_that_go_again() -> None:
+    out = Terminal()
+    printer = JobPrinter("en", out=out)
+    files = (FileProgress("a.bin", 1_000_000, 4_000_000), FileProgress("b.bin", 0, 0))
+    printer.show(view(replace(RUNNING, files=files)))
+    assert "   25%  1.0 MB of 4.0 MB  a.bin\n" in out.getvalue()
+    printer.say_once("stopping")
+    printer.say_once("stopping")
+    printer.show(view(RUNNING))
+    assert out.getvalue().count("\r\x1b[2A\x1b[Jstopping\n") == 1
+    assert out.getvalue().count("stopping") == 1

@@ -11,6 +11,8 @@ from backend.plan import Plan, make_plan
 from backend.recipes import custom_recipe, find_recipe, read_recipes
 from backend.settings import ASSETS
 from backend.text import LANGUAGES, tell
+from tests.backend.weights import make_t5
+from tests.backend.weights.make import Tiny, tokenizer_model, weights, write_hf
 
 NOWHERE = Path("/nowhere")  # nothing was fetched
 BASE, DELTA = "builtin:demo/base", "builtin:demo/delta"
@@ -39,6 +41,13 @@ def test_sizes_become_exact(plan: Plan) -> None:
     assert [step.reads for step in exact.steps if step.id in {"verify", "try"}] == [found.bytes] * 2
 
 
+def test_metas_layout_is_counted_to_the_byte(plan: Plan) -> None:
+    found = examine(replace(plan, layout="meta"), NOWHERE)
+    assert found is not None
+    assert found.template is None
+    assert 0 < found.bytes - 2 * found.parameters < 100_000  # two zip files with their lists
+
+
 def test_findings_survive_the_way_between_processes(plan: Plan) -> None:
     found = examine(plan, NOWHERE)
     assert found is not None
@@ -64,6 +73,39 @@ def test_a_tokenizer_that_does_not_fit_is_said_before_anything_starts(tmp_path: 
     assert raised.value.key == "weights.tokenizer_missing"
 
 
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "key"),
+    [
+        ({}, False, "weights.tokenizer_missing"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, True, "meta.cannot_scale"),
+        ({"model_type": "mistral"}, True, "finish.llama_only"),
+    ],
+)
+def test_what_metas_layout_cannot_hold_is_said_before_anything_starts(
+    tmp_path: Path, config: dict[str, object], tokenizer: bool, key: str
+) -> None:
+    tiny = Tiny(vocab=500, layers=1)
+    write_hf(tmp_path, tiny, weights(tiny), **config)
+    if tokenizer:
+        (tmp_path / "tokenizer.model").write_bytes(tokenizer_model())
+    with pytest.raises(WeightsError) as raised:
+        examine(make_plan(custom_recipe("x", base=str(tmp_path), layout="meta")), NOWHERE)
+    assert raised.value.key == key
+
+
+def test_a_model_of_another_kind_is_rehearsed_too(tmp_path: Path) -> None:
+    folder = make_t5.write_t5(tmp_path / "t5")
+    plan = make_plan(custom_recipe("x", base=str(folder)))
+    found = examine(plan, NOWHERE)
+    assert found is not None
+    assert found.template == "fastchat-t5"
+    assert "finish.found.fast_built" in {note.key for note in found.notes}
+    (folder / "spiece.model").unlink()
+    with pytest.raises(WeightsError) as raised:
+        examine(plan, NOWHERE)
+    assert raised.value.key == "weights.tokenizer_missing"
+
+
 def test_a_source_that_went_away_is_named(tmp_path: Path, plan: Plan) -> None:
     with pytest.raises(SourceError):
         examine(replace(plan, base=str(tmp_path / "gone")), NOWHERE)
@@ -71,3 +113,9 @@ def test_a_source_that_went_away_is_named(tmp_path: Path, plan: Plan) -> None:
 
 def test_no_answer_in_time_is_no_obstacle(plan: Plan) -> None:
     assert examine(plan, NOWHERE, timeout_s=0.001) is None
+
+
+def test_a_delta_alone_is_no_model() -> None:
+    with pytest.raises(WeightsError) as raised:
+        examine(make_plan(custom_recipe("x", base=DELTA)), NOWHERE)
+    assert raised.value.key == "delta.alone"

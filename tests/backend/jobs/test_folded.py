@@ -142,3 +142,40 @@ def test_the_log_is_bounded() -> None:
     log = job.view(alive=True).log
     assert len(log) == 200
     assert log[-1].key == "k499"
+
+
+def test_two_steps_at_once_share_the_clock() -> None:
+    begun = [{"e": "step", "id": step, "m": 0.0} for step in ("fetch", "merge")]
+    progress = [{"e": "progress", "id": "fetch", "m": m, "done": m * 10 * MB, "total": 100 * MB} for m in range(6)]
+    merged = [{"e": "progress", "id": "merge", "m": m, "done": m * MB, "total": 100 * MB} for m in range(6)]
+    job = fold(RUN, *begun, *progress, *merged)
+    view = job.view(alive=True)
+    assert view.seconds == pytest.approx(5.0)
+    assert view.steps[1].seconds_left is None  # it gets its bytes from the other one
+    assert view.seconds_left is not None
+    assert 5.0 < view.seconds_left < 10.0
+    job.feed({"e": "step_done", "id": "fetch", "m": 10.0})
+    job.feed({"e": "progress", "id": "merge", "m": 12.0, "done": 50 * MB, "total": 100 * MB})
+    view = job.view(alive=True)
+    assert view.seconds == pytest.approx(12.0)
+    assert view.steps[1].seconds_left is not None
+    job.feed({"e": "step_done", "id": "merge", "m": 13.0})
+    assert job.view(alive=True).seconds == pytest.approx(13.0)
+
+
+def test_a_killed_run_leaves_no_step_running_in_the_next() -> None:
+    begun = [{"e": "step", "id": step, "m": 0.0} for step in ("fetch", "merge")]
+    job = fold(RUN, *begun, RUN, begun[0])
+    assert [step.state for step in job.view(alive=True).steps] == [JobState.RUNNING, JobState.QUEUED]
+
+
+def test_files_on_their_way_are_seen_while_they_are() -> None:
+    files = [["a.bin", 1, 2], ["b.bin", 3, 4]]
+    job = fold(RUN, {"e": "step", "id": "fetch", "m": 0.0})
+    job.feed({"e": "progress", "id": "fetch", "m": 1.0, "done": 4, "total": 6, "files": files})
+    assert [(file.name, file.done, file.total) for file in job.view(alive=True).steps[0].files] == [
+        ("a.bin", 1, 2),
+        ("b.bin", 3, 4),
+    ]
+    job.feed({"e": "step_done", "id": "fetch", "m": 2.0})
+    assert job.view(alive=True).steps[0].files == ()

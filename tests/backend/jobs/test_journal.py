@@ -1,5 +1,7 @@
-"""The journal: whole lines only, whatever a crash left behind."""
+"""The journal: whole lines only, whatever a crash left behind; an ending even on a full disk."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,24 @@ def test_a_damaged_line_is_skipped(tmp_path: Path, junk: bytes) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b'{"e":"run"}\n' + junk + b'{"e":"done"}\n')
     assert [event["e"] for event in JournalReader(path).new_lines()] == ["run", "done"]
+
+
+def test_a_full_disk_loses_progress_and_no_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer, write = JournalWriter(path), os.write
+
+    def full(file: int, data: bytes) -> int:
+        """Refuse, after half a line, for as long as nothing was given up."""
+        if len(list(tmp_path.iterdir())) == 1:
+            return write(file, data)
+        write(file, data[:5])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    writer.write("progress", id="merge", m=1.0, done=1, total=2)
+    with pytest.raises(OSError, match="space"):
+        writer.write("step_done", id="merge")
+    writer.write("failed", error={"kind": "MachineError"})
+    writer.close()
+    assert JournalReader(path).new_lines() == [{"e": "failed", "error": {"kind": "MachineError"}}]
+    assert list(tmp_path.iterdir()) == [path]

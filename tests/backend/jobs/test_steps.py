@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,22 @@ def test_a_pointer_instead_of_weights_is_said_before_anything_is_written(
     with pytest.raises(Exception, match="git-lfs"):
         list(STEPS["fetch"](job))
     assert not job.partial.exists()
+
+
+def test_metas_layout_and_back_keeps_weights_template_and_context(tmp_path: Path, base: Path) -> None:
+    models = tmp_path / "models"
+
+    def make(name: str, source: Path, **wishes: str) -> Path:
+        recipe = custom_recipe(name, base=str(source), **wishes)
+        plan = make_plan(replace(recipe, context=None if name == "back" else 512), self_test=False)
+        run(Context(plan, models, models / f".partial-{name}", tmp_path / "logs", never, tmp_path / "downloads"))
+        return models / name
+
+    plain, meta = make("plain", base, template="koala"), make("meta", base, template="koala", layout="meta")
+    back = make("back", meta)
+    assert (meta / "consolidated.00.pth").is_file()
+    assert (back / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    records = [json.loads((folder / "cria.json").read_text()) for folder in (plain, meta, back)]
+    assert [record["template"] for record in records] == ["koala"] * 3
+    assert [record["context"] for record in records] == [512] * 3
+    assert [record["layout"] for record in records] == ["huggingface", "meta", "huggingface"]

@@ -62,7 +62,7 @@ def unpack_all(path: Path, into: Path) -> dict[str, bytes]:
     assert not events or events[-1].done == events[-1].total == source.bytes
     found = open_source(str(path), unpacked=into)
     assert not found.packed
-    assert found.files == tuple(type(file)(file.name, file.size) for file in source.files)
+    assert found.files == tuple(type(file)(file.name, file.size) for file in list_archive(path, str(path)))
     return {file.name: (found.folder / file.name).read_bytes() for file in found.files}
 
 
@@ -89,12 +89,44 @@ def reads_well(problem: CriaError, name: str) -> None:
 def test_what_went_in_comes_out(tmp_path: Path, ending: str, top: str) -> None:
     path = packed(tmp_path / f"x.{ending}", LORA, top)
     source = open_source(str(path))
-    assert {file.name: file.size for file in source.files} == {name: len(data) for name, data in LORA.items()}
-    assert source.has("adapter_config.json")
-    assert source.weight_bytes == len(NOISE)
+    if ending in ("zip", "tar"):
+        assert {file.name: file.size for file in source.files} == {name: len(data) for name, data in LORA.items()}
+        assert source.has("adapter_config.json")
+        assert source.weight_bytes == len(NOISE)
+    else:
+        assert source.weight_bytes == source.bytes == path.stat().st_size
     assert source.address == str(path)
     assert fetch_bytes(source) == (path.stat().st_size, source.bytes)
     assert unpack_all(path, tmp_path / "out") == LORA
+
+
+def test_a_compressed_tar_is_not_decompressed_to_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "x.tar.gz", LORA)
+    opened = []
+    monkeypatch.setattr(archive, "open_tar", lambda *args: opened.append(args) or tar_stream.open_tar(*args))
+    source = open_source(str(path))
+    assert not opened
+    events = list(unpack(source, tmp_path / "out", cancelled=never))
+    assert len(opened) == 2  # once for the list, once for the bytes
+    assert isinstance(events[-1], Progress)
+    assert events[-1].done == events[-1].total == path.stat().st_size
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "big5", "utf-8"])
+def test_names_in_the_code_page_of_chinese_windows(tmp_path: Path, encoding: str) -> None:
+    """The second byte of 誠, 功 (Big5) and 昞 (GBK) is that of a backslash."""
+    folder = "功/" if encoding == "big5" else "昞/"
+    assert (b"\\" in folder.encode(encoding)) is (encoding != "utf-8")
+    ascii_name = "@" * len(folder.encode(encoding)[:-1]) + "/"
+    path = packed(tmp_path / "x.zip", LORA, ascii_name)
+    path.write_bytes(path.read_bytes().replace(ascii_name.encode(), folder.encode(encoding)))
+    assert unpack_all(path, tmp_path / "out") == LORA
+    for name in (b"\x81\\..\\evil.bin", b"..\\\x81\x40.bin"):
+        path = packed(tmp_path / f"{len(name)}.zip", LORA | {"@" * len(name): b"x"}, "")
+        path.write_bytes(path.read_bytes().replace(b"@" * len(name), name))
+        with pytest.raises(SourceError) as caught:
+            open_source(str(path))
+        assert caught.value.key == "archive.unsafe"
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz"])

@@ -15,7 +15,7 @@ from backend.weights.as_is import AsIs, without_hooks
 from backend.weights.cast import cast
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.delta import add_delta
-from backend.weights.finish import Finished, finish_folder
+from backend.weights.finish import Finished, finish_folder, rehearse_finish
 from backend.weights.huggingface import open_huggingface
 from backend.weights.lora import add_lora
 from backend.weights.meta_layout import to_meta_layout
@@ -143,6 +143,21 @@ def test_hooks_for_code_are_left_out(tmp_path: Path) -> None:
     assert '"kept"' in text
     assert not (tmp_path / "out" / "evil.py").exists()
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("Hello")["input_ids"][0] == 1
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "tokenizer.model", "generation_config.json", "chat_template.jinja"])
+def test_no_file_from_elsewhere_is_copied(tmp_path: Path, t5: tuple[Path, Finished], name: str) -> None:
+    """A link in a hostile repository must not put somebody's keys into the finished folder."""
+    source = make_t5.write_t5(tmp_path / "source")
+    (tmp_path / "id_rsa").write_text('{"secret": 1}')
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(WeightsError) as refused:
+        rehearse_finish(open_checkpoint(source), [source])
+    assert refused.value.key == "weights.link_outside"
+    with pytest.raises(WeightsError):
+        finished(source, tmp_path / "out")
+    assert not (tmp_path / "out" / name).exists()
 
 
 def test_a_value_without_hooks_is_itself() -> None:

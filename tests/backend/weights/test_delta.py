@@ -184,6 +184,8 @@ def test_a_float32_delta_may_be_added_to_zeros_and_an_unknown_rule_is_refused(tm
         (0, "vicuna-v1.1", "auto", None),
         (1, "alpaca", "auto", None),
         (1, None, "auto", None),
+        (3, "vicuna-v1.1", "auto", None),
+        (3, "vicuna-v0", "auto", None),
     ],
 )
 def test_another_version_than_was_asked_for(
@@ -238,7 +240,8 @@ def test_positions_are_the_deltas(tmp_path: Path) -> None:
     merged = add_delta(
         hf(tmp_path / "b", tiny, weights(tiny), **SECOND), hf(tmp_path / "d", tiny, difference(tiny), **long)
     )
-    assert (merged.llama.max_positions, merged.llama.rope_scaling) == (16384, scaling)
+    assert merged.llama.max_positions == 16384
+    assert merged.llama.rope_scaling == {"rope_type": "linear", "factor": 4.0}
     assert "delta.found.positions" in [note.key for note in merged.notes]
 
 
@@ -255,6 +258,8 @@ def test_a_base_that_was_tuned_already_is_refused(tmp_path: Path) -> None:
     base, delta = hf(tmp_path / "b", tiny, weights(tiny)), hf(tmp_path / "d", tiny, difference(tiny))
     (tmp_path / "b" / "added_tokens.json").write_text('{"[PAD]": 300}')
     assert len(add_delta(base, delta)) == len(base)  # a token that the model has no row for says nothing
+    (tmp_path / "b" / "added_tokens.json").write_text('{"<unk>": 0, "<s>": 1, "</s>": 2}')
+    assert len(add_delta(base, delta)) == len(base)  # every base has these
     (tmp_path / "b" / "added_tokens.json").write_text('{"[PAD]": 299}')
     with pytest.raises(WeightsError) as refused:
         add_delta(base, delta)

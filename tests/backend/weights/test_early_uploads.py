@@ -192,4 +192,7 @@ def test_stretched_positions(tmp_path: Path, keys: dict[str, object], context: i
     finish_folder(checkpoint, tmp_path / "out", sources=[folder])
     again = open_huggingface(tmp_path / "out").llama
     assert (again.max_positions, again.rope_scaling) == (context, checkpoint.llama.rope_scaling)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["max_position_embeddings"] == 4096  # vLLM and FastChat multiply it by the factor themselves
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == context
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.rope_parameters["factor"] == 4.0

@@ -111,6 +111,43 @@ def test_the_template_is_kept_detected_or_given(tmp_path: Path, source: Checkpoi
         name(template="nonsense")
 
 
+LLAMA_3 = {"<|begin_of_text|>": 0, "<|end_of_text|>": 1, "<|eom_id|>": 2, "<|eot_id|>": 3, "<|python_tag|>": 4}
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "ends"),
+    [
+        ([257, 258, 259], 257, [257, 258, 259]),
+        (259, 257, [257, 259]),
+        (None, 260, [257, 260]),
+        ([256, 70, 300, -1, None, "x"], [257, 260], [257, 260]),  # begin-of-text, a word, and what is no token
+    ],
+)
+def test_what_ends_a_reply_is_kept_with_the_template(
+    tmp_path: Path, generation: object, config: object, ends: list[int]
+) -> None:
+    """Llama 3.1 has three tokens that end one, and a kept template does not tell which."""
+    tiny = Tiny(layers=1, vocab=261)
+    folder = write_hf(tmp_path / "source", tiny, weights(tiny), eos_token_id=config)
+    added = [{"id": 256 + number, "content": text, "special": True} for text, number in LLAMA_3.items()]
+    fast = {"model": {"type": "BPE", "vocab": {chr(200 + n): n for n in range(256)}}, "added_tokens": added}
+    settings = {"chat_template": "{{ messages }}"}
+    folder_with(folder, tokenizer=fast, tokenizer_config=settings, generation_config={"eos_token_id": generation})
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    for name, sources in {"a": [folder], "b": [tmp_path / "lora", folder]}.items():
+        finish_folder(open_huggingface(folder), tmp_path / name, sources=sources)
+        for file in ("config.json", "generation_config.json"):
+            assert json.loads((tmp_path / name / file).read_text())["eos_token_id"] == ends
+
+
+@pytest.mark.parametrize("wrong", [0, 1, [0, 1], 99999])
+def test_the_wrong_ends_of_early_uploads_are_not_kept(tmp_path: Path, wrong: object) -> None:
+    folder = folder_with(write_hf(tmp_path / "s", TINY, weights(TINY), eos_token_id=wrong), tokenizer_model())
+    finish_folder(open_huggingface(folder), tmp_path / "out", sources=[folder])
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == 2
+
+
 def test_verification_passes_and_counts_every_byte(model: Path) -> None:
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in model.iterdir()}
     steps = list(verify(model, files))

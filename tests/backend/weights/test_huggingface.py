@@ -182,6 +182,39 @@ def test_a_link_out_of_the_folder_is_refused_and_a_hub_cache_is_not(tmp_path: Pa
     assert open_huggingface(snapshot).shape.hidden == 32
 
 
+def renamed(folder: Path, name: str, first: int, *, count: int = 3) -> Path:
+    """Number the parts of a folder in another way, in their names and in the index."""
+    index = folder / INDEX
+    for part in range(count):
+        old, new = f"model-{part + 1:05d}-of-{count:05d}", name.format(part + first, count)
+        (folder / f"{old}.safetensors").rename(folder / f"{new}.safetensors")
+        index.write_text(index.read_text().replace(old, new))
+    return folder
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", ["model-{:05d}-of-{:05d}", "model-{}-of-{}", "model-{:02d}-of-{:04d}"])
+def test_parts_may_count_from_zero_and_without_leading_zeros(tmp_path: Path, name: str, first: int) -> None:
+    tiny = Tiny()
+    folder = renamed(write_hf(tmp_path, tiny, weights(tiny), shards=3), name, first)
+    assert same_bits(loaded(open_huggingface(folder)), weights(tiny))
+    lost = f"{name.format(1 + first, 3)}.safetensors"
+    edit(folder / INDEX, lambda d: d.update(weight_map={k: v for k, v in d["weight_map"].items() if v != lost}))
+    (folder / lost).unlink()
+    with pytest.raises(WeightsError, match=lost) as refused:
+        open_huggingface(folder)
+    assert refused.value.key == "finish.part_unlisted"
+
+
+def test_other_settings_make_other_work_of_the_same_files(tmp_path: Path) -> None:
+    tiny = Tiny()
+    folder = write_hf(tmp_path, tiny, weights(tiny))
+    before = open_huggingface(folder).made_of
+    assert open_huggingface(folder).made_of == before
+    edit(folder / "config.json", lambda d: d.update(num_attention_heads=2, num_key_value_heads=2))
+    assert open_huggingface(folder).made_of != before
+
+
 def test_safetensors_come_before_bin(tmp_path: Path) -> None:
     tiny = Tiny()
     wanted = weights(tiny, 1)

@@ -194,6 +194,8 @@ FIELDS: list[tuple[dict[str, object], str]] = [
     ({"trainable_token_indices": [1, 1]}, "weights.adapter_field"),
     ({"trainable_token_indices": {"embed_tokens": [-1]}}, "weights.adapter_field"),
     ({"auto_mapping": {"base_model_class": "X"}}, "weights.adapter_field"),
+    ({"auto_mapping": {"base_model_class": "LlamaForCausalLM", "parent_library": "mine"}}, "weights.adapter_field"),
+    ({"auto_mapping": "transformers.x"}, "weights.adapter_field"),
     ({"rank_pattern": {"(?<=a)q_proj": 4}}, "lora.pattern"),
     ({"rank_pattern": {"q_proj": 3}}, "weights.adapter_rank"),
     ({"alpha_pattern": ["q_proj"]}, "weights.adapter_field"),
@@ -218,6 +220,15 @@ def test_settings_that_change_the_sum_are_refused(tmp_path: Path, field: dict[st
 def test_starts_that_leave_the_base_alone_are_fine(tmp_path: Path, start: object) -> None:
     tiny = Tiny(layers=1)
     adapter = write_lora(tmp_path / "l", tiny, init_lora_weights=start, merge_weights=False)
+    assert same_bits(loaded(add_lora(base(tmp_path / "b", tiny), tmp_path / "l")), folded(weights(tiny), adapter, 2.0))
+
+
+def test_an_adapter_that_was_saved_without_a_task_is_fine(tmp_path: Path) -> None:
+    """PEFT notes the class of the base model then."""
+    tiny = Tiny(layers=1)
+    library = "transformers.models.llama.modeling_llama"
+    mapping = {"base_model_class": "LlamaForCausalLM", "parent_library": library}
+    adapter = write_lora(tmp_path / "l", tiny, task_type=None, auto_mapping=mapping)
     assert same_bits(loaded(add_lora(base(tmp_path / "b", tiny), tmp_path / "l")), folded(weights(tiny), adapter, 2.0))
 
 

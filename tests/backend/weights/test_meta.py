@@ -16,6 +16,7 @@ from backend.weights.meta_files import least_bytes
 from backend.weights.meta_params import ffn_from_params
 from backend.weights.meta_releases import Size
 from backend.weights.opening import open_checkpoint
+from backend.weights.writer import save, written
 from tests.backend.weights.make import Tiny, weights, write_hf, write_meta
 from tests.backend.weights.reading import loaded, same_bits
 
@@ -184,6 +185,28 @@ def test_output_rows_that_do_not_divide_evenly(tmp_path: Path) -> None:
     reshape(tmp_path, 0, output__weight=wanted["lm_head.weight"][:150].clone())
     reshape(tmp_path, 1, output__weight=wanted["lm_head.weight"][150:].clone())
     assert same_bits(loaded(open_meta(tmp_path)), wanted)
+
+
+def test_work_begun_with_wrong_settings_is_not_kept(tmp_path: Path) -> None:
+    """A stop, another params.json, and on: no part may keep the head order of the wrong number of heads."""
+    tiny = Tiny()
+    folder = write_meta(tmp_path / "m", tiny, weights(tiny))
+    change_params(folder, n_heads=2)
+    steps = save(open_meta(folder), tmp_path / "out", shard_bytes=10_000)
+    while len(written(tmp_path / "out")) < 3:  # the first one has the word table alone, which has no heads
+        next(steps)
+    steps.close()
+    change_params(folder, n_heads=4)
+    list(save(open_meta(folder), tmp_path / "out", shard_bytes=10_000))
+    list(save(open_meta(folder), tmp_path / "once", shard_bytes=10_000))
+    assert written(tmp_path / "out") == written(tmp_path / "once")
+
+
+def test_a_link_to_a_shard_on_another_disk_is_followed(tmp_path: Path) -> None:
+    folder, shard = write_meta(tmp_path / "m", Tiny(), weights(Tiny())), "consolidated.00.pth"
+    (folder / shard).rename(tmp_path / "elsewhere.pth")
+    (folder / shard).symlink_to(tmp_path / "elsewhere.pth")
+    assert same_bits(loaded(open_meta(folder)), weights(Tiny()))
 
 
 def test_a_wrapped_params_json_is_opened(tmp_path: Path) -> None:

@@ -18,12 +18,11 @@ PIECES = ["model", "layers", ".", r"\.", "q_proj", "[0-9]", "[^0-9]", r"\d", r"\
 def test_it_matches_as_re_does(text: str) -> None:
     try:
         pattern = parse_pattern(text)
-        tail, whole = re.compile(rf"(.*\.)?({text})$"), re.compile(text)
+        tail = re.compile(rf"(.*\.)?({text})$")
     except (UnsupportedPattern, re.error):
         return
     for path in PATHS:
         assert pattern.matches_tail(path) == bool(tail.match(path)), path
-        assert pattern.matches_all(path) == bool(whole.fullmatch(path)), path
 
 
 @pytest.mark.parametrize(

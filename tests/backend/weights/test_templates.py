@@ -101,6 +101,7 @@ def test_the_vicuna_prompt_gets_the_ids_of_training(tokenizer: PreTrainedTokeniz
     [
         (32000, {"</s>"}, 0, "vicuna-v1.1"),
         (32001, {"</s>", "[PAD]"}, 1, "vicuna-v0"),
+        (32003, {"</s>", "<im_start>"}, 3, "plain"),
         (32000, {"</s>"}, None, "plain"),
         (2456, {"</s>", "[PAD]"}, 0, "vicuna-v1.1"),
         (49953, {"</s>"}, None, "plain"),

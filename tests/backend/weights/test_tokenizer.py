@@ -159,6 +159,57 @@ def test_one_row_more_is_the_pad_token(tmp_path: Path) -> None:
     assert "weights.found.pad_added" in [note.key for note in vocabulary.notes]
 
 
+@pytest.mark.parametrize("stated", ["<PAD>", {"content": "<PAD>", "lstrip": False}])
+@pytest.mark.parametrize("file", ["special_tokens_map", "tokenizer_config"])
+def test_a_folder_may_call_its_pad_token_as_it_likes(tmp_path: Path, file: str, stated: object) -> None:
+    added = {"added_tokens": {"<PAD>": PIECES, "[PAD]": PIECES + 1}}
+    source = folder_with(tmp_path / "a", tokenizer_model(), **added, **{file: {"pad_token": stated}})
+    assert find_vocabulary([source], PIECES + 2).pad == AddedToken(PIECES, "<PAD>")
+    piece = add_pieces(tokenizer_model(), ("<PAD>", 0.0))  # as some training scripts add it: an ordinary piece
+    source = folder_with(tmp_path / "b", piece, **{file: {"pad_token": stated}})
+    vocabulary = find_vocabulary([source], PIECES + 1)
+    assert vocabulary.pad == AddedToken(PIECES, "<PAD>")
+    write_tokenizer(vocabulary, tmp_path, template=find_template("plain"), context=64)
+    (source / "tokenizer.model").unlink()
+    (source / "tokenizer.json").write_bytes((tmp_path / "tokenizer.json").read_bytes())
+    assert find_vocabulary([source], PIECES + 1).pad.text == "<PAD>"
+
+
+def test_a_pad_token_that_the_tokenizer_lacks_is_passed_over(tmp_path: Path) -> None:
+    source = folder_with(tmp_path, tokenizer_model(), tokenizer_config={"pad_token": "<PAD>"})
+    assert find_vocabulary([source], PIECES).pad.text == "<unk>"
+
+
+def test_one_of_several_templates_is_the_default(tmp_path: Path) -> None:
+    several = [{"name": "tool_use", "template": "tools"}, "x", {"name": "default", "template": "{{ messages }}"}]
+    source = folder_with(tmp_path, tokenizer_model(), tokenizer_config={"chat_template": several})
+    assert kept_template(find_vocabulary([source], PIECES)) == "{{ messages }}"
+    folder_with(tmp_path, tokenizer_config={"chat_template": several[:2]})
+    assert kept_template(find_vocabulary([source], PIECES)) is None
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"])
+def test_what_would_be_copied_may_be_no_link_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    source = folder_with(tmp_path / "source", tokenizer_model())
+    (tmp_path / "secret").write_text('{"token": "secret"}')
+    (source / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(WeightsError) as refused:
+        kept_template(find_vocabulary([source], PIECES))
+    assert refused.value.key == "weights.link_outside"
+    (source / name).unlink()
+    (source / "tokenizer.model").rename(tmp_path / "tokenizer.model")
+    (source / "tokenizer.model").symlink_to(tmp_path / "tokenizer.model")  # one for all sizes; only a tokenizer passes
+    assert find_vocabulary([source], PIECES).size == PIECES
+
+
+def test_a_hub_cache_links_to_its_blobs_from_folders_inside_too(tmp_path: Path) -> None:
+    original = folder_with(tmp_path / "models--a--b" / "snapshots" / "abc" / "original", tokenizer_model())
+    (tmp_path / "models--a--b" / "blobs").mkdir()
+    (tmp_path / "models--a--b" / "blobs" / "h").write_text("{{ messages }}")
+    (original / "chat_template.jinja").symlink_to("../../../blobs/h")
+    assert kept_template(find_vocabulary([original], PIECES)) == "{{ messages }}"
+
+
 def test_added_tokens_json_is_read(tmp_path: Path) -> None:
     source = folder_with(tmp_path, tokenizer_model(), added_tokens={"[PAD]": PIECES, "<im>": PIECES + 1})
     vocabulary = find_vocabulary([source], PIECES + 2)

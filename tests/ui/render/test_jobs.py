@@ -101,7 +101,7 @@ def test_a_failure_shows_its_message_and_way_out_and_offers_another_try() -> Non
 
 @pytest.mark.parametrize("state", [JobState.CANCELLED, JobState.INTERRUPTED])
 def test_a_stopped_job_says_that_nothing_is_lost(state: JobState) -> None:
-    assert "kept (4.0 MB on disk)" in draw(ENDED[state]).one(role="note").text
+    assert "kept (4.0 MB on disk" in draw(ENDED[state]).one(role="note").text
 
 
 def test_the_end_shows_what_the_model_said_and_one_way_on() -> None:

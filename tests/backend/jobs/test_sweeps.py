@@ -1,0 +1,36 @@
+"""Whole jobs, killed again and again, and at exact calls: always the same model in the end, nothing half, nothing left.
+
+The long forms: ``python -m tests.bench.job_sweep`` and ``python -m tests.bench.call_sweep``; see docs/reliability.md.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.call_sweep import Point, sweep_calls, why_not
+from tests.bench.job_sweep import sweep
+
+
+def test_twenty_kills_of_whole_jobs_lose_nothing(tmp_path: Path) -> None:
+    tally = sweep(20, tmp_path, rate=60e6, each=7, layers=1, seed=5)
+    assert tally.is_good, tally
+    assert tally.kills == 20
+    assert len(tally.killed_in) > 2
+
+
+# One of each kind that matters most: the journal's and a shard's sync, names given, bytes written.
+FEW = (
+    Point("fsync", 3, "KILL"),
+    Point("fsync", 9, "EIO"),
+    Point("rename", 2, "KILL"),
+    Point("rename", 5, "ENOSPC"),
+    Point("write", 25, "ENOSPC"),
+)
+
+
+def test_faults_at_exact_calls_lose_nothing(tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    tally = sweep_calls(FEW, tmp_path)
+    assert tally.is_good, tally
+    assert tally.landed >= 2
