@@ -195,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE if isinstance(problem, UsageError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        return FAILED
     except Exception as problem:  # the last edge: a person reads a sentence, --debug shows the rest
         if settings.debug:
             raise

@@ -7,20 +7,18 @@ within a second and not after hours. Knows nothing about jobs, pages or where th
 from collections.abc import Callable
 from pathlib import Path
 
-from backend.errors import WeightsError
 from backend.plan import Plan
 from backend.text import Message
 from backend.weights.cast import cast
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.delta import add_delta
-from backend.weights.delta_fit import check_version, looks_like_delta
+from backend.weights.delta_fit import check_alone, check_version
 from backend.weights.delta_folder import open_delta
 from backend.weights.dtypes import CONFIG_NAMES
 from backend.weights.finish import rehearse_finish
 from backend.weights.lora import add_lora
 from backend.weights.meta_finish import rehearse_meta
 from backend.weights.opening import open_checkpoint
-from backend.weights.shape import ModelShape
 
 FolderOf = Callable[[str], Path]  # from a source's address to the folder that has its files
 _DTYPES = {name: dtype for dtype, name in CONFIG_NAMES.items()}
@@ -36,8 +34,8 @@ def compose(plan: Plan, folder_of: FolderOf) -> Checkpoint:
     if plan.delta:
         checkpoint = add_delta(checkpoint, open_delta(folder_of(plan.delta)), rule=plan.delta_rule)
         check_version(checkpoint, template=plan.template, rule=plan.delta_rule)
-    elif isinstance(checkpoint.shape, ModelShape) and looks_like_delta(checkpoint):
-        raise WeightsError("delta.alone", folder=str(checkpoint.folder))
+    else:
+        check_alone(checkpoint)
     for source, scale in plan.loras:
         checkpoint = add_lora(checkpoint, folder_of(source), scale=scale)
     return cast(checkpoint, _DTYPES[plan.dtype]) if plan.dtype else checkpoint

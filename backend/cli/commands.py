@@ -19,7 +19,7 @@ from backend.errors import UsageError
 from backend.hardware import Gpu, Hardware
 from backend.jobs.view import JobState, JobView
 from backend.library import ModelInfo
-from backend.plan import Plan, check_plan
+from backend.plan import NETWORK_RATE, Plan, check_plan
 from backend.recipes import Recipe, custom_recipe, find_recipe
 from backend.services import Services
 from backend.text import plain_lines, say, tell
@@ -167,6 +167,8 @@ def _print_plan(plan: Plan, services: Services) -> None:
     print(say(language, "cli.plan.disk", need=plan.disk_bytes, free=found.disk_free))
     print(say(language, "cli.plan.memory", need=plan.memory_bytes, free=found.ram_free))
     print(say(language, "cli.plan.total", download=plan.download_bytes, seconds=plan.seconds))
+    if plan.download_bytes:
+        print(say(language, "cli.plan.guessed", rate=NETWORK_RATE))
 
 
 def setup(args: argparse.Namespace, services: Services) -> int:

@@ -110,6 +110,16 @@ def check_version(merged: Checkpoint, *, template: str | None, rule: str = "auto
     raise WeightsError("delta.is_v0" if extra else "delta.is_v11", rows=rows, template=str(template))
 
 
+def check_alone(base: Checkpoint) -> None:
+    """Refuse a base to which nothing is added though it is a delta.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if isinstance(base.shape, ModelShape) and looks_like_delta(base):
+        raise WeightsError("delta.alone", folder=str(base.folder))
+
+
 def looks_like_delta(checkpoint: Checkpoint) -> bool:
     """Tell whether these are differences and not weights that could run; reads a few norms only.
 

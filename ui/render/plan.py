@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from backend.hardware import Hardware
 from backend.jobs.examination import Findings
 from backend.jobs.stock import Coming
-from backend.plan import Plan, Step
+from backend.plan import NETWORK_RATE, Plan, Step
 from backend.text import say, tell
 from backend.units import bytes_text
 from ui.render.downloads import coming_table
@@ -82,6 +82,12 @@ def _totals(plan: Plan, hardware: Hardware, language: str) -> str:
     )
 
 
+def _guessed(plan: Plan, language: str) -> str:
+    if not plan.download_bytes:
+        return ""
+    return f'<p class="figures">{esc(say(language, "setup.plan.guessed", rate=NETWORK_RATE))}</p>'
+
+
 def _found(found: Findings | None, language: str) -> str:
     if found is None:
         return ""
@@ -102,5 +108,6 @@ def plan_receipt(
     return (
         f'<section class="plan"><h3>{esc(title)}</h3>{_ingredients(plan, found, language)}{_found(found, language)}'
         f"{coming_table(coming, language)}"
-        f'{_table(plan.steps, language)}<div class="totals">{_totals(plan, hardware, language)}</div></section>'
+        f'{_table(plan.steps, language)}<div class="totals">{_totals(plan, hardware, language)}</div>'
+        f"{_guessed(plan, language)}</section>"
     )

@@ -95,7 +95,7 @@ def test_a_failed_set_up_returns_1_with_its_reason(
 ) -> None:
     words = ("setup", "--base", base, "--name", "mine", "--template", "disk-full")
     assert commands.setup(parse(*words), services) == 1
-    assert "disk is full" in capsys.readouterr().err
+    assert "is full: No space left on device" in capsys.readouterr().err
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(

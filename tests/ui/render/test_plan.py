@@ -65,3 +65,11 @@ def test_a_layout_for_other_programs_and_another_number_format_are_named() -> No
     assert facts["Written as"] == "Meta's files (consolidated.00.pth)"
     assert facts["Number format"] == "bfloat16"
     assert "Prompt format" not in facts
+
+
+def test_the_time_of_a_download_is_said_to_be_a_guess() -> None:
+    fetch = replace(PLAN.steps[0], writes=13 * GB, downloads=13 * GB)
+    page = Page(plan_receipt(replace(PLAN, steps=(fetch, PLAN.steps[1])), PLAIN, "en"))
+    assert page.facts()["Download"] == "13.0 GB"
+    assert page.one("p", cls="figures").text == "The time for the download is a guess: it assumes 10.0 MB/s."
+    assert not Page(plan_receipt(PLAN, PLAIN, "en")).all("p", cls="figures")
