@@ -213,13 +213,11 @@ def _table(tune: Tune, data_dir: Path) -> Any:
 
 
 def fill(data_dir: Path, free: int = 0) -> None:
-    """Fill the disk that a data folder is on, but for so many bytes."""
-    count = shutil.disk_usage(data_dir).free - free
-    if count <= 0:
-        return
+    """Fill the disk that a data folder is on, but for so many bytes; if a worker writes meanwhile, try again."""
     with (data_dir.parent / BALLAST).open("ab", buffering=0) as file:
-        with contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), count)
+        while (count := shutil.disk_usage(data_dir).free - free) > 0:
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), count)
 
 
 if __name__ == "__main__":
