@@ -57,6 +57,11 @@ class Recipe:
     recommended: bool = False
     order: int = 100
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Every ingredient, in the order they are used."""
+        return (self.base, *([self.delta] if self.delta else []), *self.loras)
+
     def text(self, which: Mapping[str, str], language: str) -> str:
         """Return one of the texts in a language, else in English, else nothing."""
         return which.get(language) or which.get("en", "")

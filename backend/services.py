@@ -22,7 +22,7 @@ from backend.plan import Plan, check_plan, make_plan
 from backend.recipes import Recipe, find_recipe, read_recipes
 from backend.settings import ASSETS, Settings
 from backend.sources.access import Access
-from backend.sources.pinned import find_source
+from backend.sources.pinned import find_source, is_remote
 from backend.sources.remote import probe as probe_servers
 from backend.text import Message
 from backend.weights.templates import NAMES
@@ -71,6 +71,14 @@ class Services:
     def recipes(self) -> tuple[Recipe, ...]:
         """Return built-in and own recipes, recommended first."""
         return read_recipes((ASSETS / "recipes", self.settings.recipes_dir))
+
+    def is_remote(self, recipe: Recipe) -> bool:
+        """Tell whether a recipe's plan asks the network, which takes seconds.
+
+        Raises:
+            SourceError: a source that cannot be understood.
+        """
+        return any(is_remote(part.source) for part in recipe.parts)
 
     def plan(
         self,

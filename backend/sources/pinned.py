@@ -71,6 +71,15 @@ class Pinned:
         return Pinned(str(data["spec"]), Listing.from_json(data["listing"]), others)
 
 
+def is_remote(spec: str) -> bool:
+    """Tell whether the network has to be asked about a source; asks nobody.
+
+    Raises:
+        SourceError: it cannot be understood.
+    """
+    return not isinstance(parse(spec), Local) and not _is_here(spec)
+
+
 def find_source(spec: str, *, access: Access) -> Pinned | None:
     """Return a source pinned if it is a remote one, None if it is on this machine. A folder here comes first.
 

@@ -438,6 +438,17 @@ def test_a_damaged_recipe_of_ones_own_breaks_nothing(world: World, settings: Set
     assert ("start", "demo") in visitor.page(visitor.view.gallery).acts()
 
 
+def test_a_recipe_from_a_hub_is_offered_without_asking_anybody(world: World, settings: Settings) -> None:
+    settings.recipes_dir.mkdir()
+    text = 'name = "far"\ntitle = "Far away"\n[base]\nsource = "nobody/nothing"\n'
+    (settings.recipes_dir / "far.toml").write_text(text, encoding="utf-8")
+    visitor = world.visit()
+    page = visitor.page(visitor.view.gallery)
+    assert ("look", "far") in page.acts()
+    card = page.one("article", data_recipe="far").text
+    assert "Downloadthe plan tells" in card
+
+
 def test_checking_again_looks_at_the_machine_anew(world: World) -> None:
     visitor = world.visit(language="zh-CN")
     assert "重新" not in world.handlers.check(visitor.request)

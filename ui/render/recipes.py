@@ -16,7 +16,7 @@ class Offer:
 
     recipe: Recipe
     disk_bytes: int | None = None
-    download_bytes: int = 0
+    download_bytes: int | None = 0  # None: only the plan tells
     error: CriaError | None = None  # why it cannot be planned here
     model: str | None = None
     job: str | None = None
@@ -31,6 +31,8 @@ def _facts(offer: Offer, language: str) -> str:
     recipe = offer.recipe
     size = bytes_text(offer.disk_bytes) if offer.disk_bytes is not None else say(language, "setup.unknown")
     download = bytes_text(offer.download_bytes) if offer.download_bytes else say(language, "setup.recipes.none")
+    if offer.download_bytes is None:
+        size = download = say(language, "setup.recipes.asked")
     return facts(
         {
             say(language, "setup.recipes.good_for"): recipe.text(recipe.good_for, language),

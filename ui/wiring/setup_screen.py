@@ -75,6 +75,9 @@ class Screen:
         for recipe in self.services.recipes():
             model = self._made_from(recipe.name)
             try:
+                if self.services.is_remote(recipe):  # a gallery must not wait for a server
+                    offers.append(Offer(recipe, None, None, None, model, making.get(recipe.name)))
+                    continue
                 plan = make_plan(recipe)
                 offers.append(Offer(recipe, plan.disk_bytes, plan.download_bytes, None, model, making.get(recipe.name)))
             except CriaError as error:
