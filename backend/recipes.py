@@ -19,7 +19,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KNOWN = {"name", "order", "recommended", "title", "about", "good_for", "licence", "languages", "parameters", "bytes",
           "context", "template", "base", "delta", "lora", "questions", "dtype", "layout"}  # fmt: skip
 DTYPES = ("float16", "bfloat16", "float32")
-LAYOUTS = ("huggingface", "meta")
+META = "meta"  # the layout of consolidated.NN.pth
+LAYOUTS = ("huggingface", META)
 RULES = ("auto", "zero", "mean")  # what a delta's extra embedding rows are added to
 
 
@@ -216,6 +217,9 @@ def custom_recipe(
     """Build a recipe from what a person typed; a LoRA may carry its scale as ``SOURCE:0.5``.
 
     ``rule``, ``dtype`` and ``layout`` are one of ``RULES``, ``DTYPES`` and ``LAYOUTS``.
+
+    Raises:
+        UsageError: a name that cannot be a folder's, or a scale that is no number.
     """
     return Recipe(
         name=check_name(name),
@@ -233,4 +237,6 @@ def _scaled(text: str) -> Part:
     source, colon, scale = text.rpartition(":")
     if colon and re.fullmatch(r"\d+(\.\d+)?", scale):
         return Part(source, float(scale))
+    if colon and not re.search(r"[/\\]", scale):  # what is left of a path or an address has a slash
+        raise UsageError("recipes.bad_scale", scale=scale[:40], source=source[:120])
     return Part(text)

@@ -110,6 +110,17 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
         custom_recipe(name, base="/b")
 
 
+@pytest.mark.parametrize("scale", ["abc", "nan", "-0.5", "0,5", ""])
+def test_a_scale_that_is_no_number_is_named(scale: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        custom_recipe("mine", base="/b", loras=[f"/lora/a:{scale}"])
+    assert (caught.value.key, caught.value.params["source"]) == ("recipes.bad_scale", "/lora/a")
+
+
+def test_a_folder_with_a_colon_in_its_name_can_be_given() -> None:
+    assert custom_recipe("mine", base="/b", loras=["/lora/a:b/"]).loras[0].source == "/lora/a:b/"
+
+
 def test_lora_scales_are_read_and_paths_with_colons_kept() -> None:
     recipe = custom_recipe("mine", base="/b", loras=["/l1:0.5", "/l2", "C:/l3"])
     assert [(part.source, part.scale) for part in recipe.loras] == [("/l1", 0.5), ("/l2", None), ("C:/l3", None)]
