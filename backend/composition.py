@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backend.plan import Plan
+from backend.recipes import META
 from backend.text import Message
 from backend.weights.cast import cast
 from backend.weights.checkpoint import Checkpoint
@@ -52,7 +53,7 @@ def rehearse(plan: Plan, checkpoint: Checkpoint, folder_of: FolderOf) -> tuple[s
         UsageError: an unknown template, or a model that cannot be cut as the layout wants it.
     """
     sources = folders(plan, folder_of)
-    if plan.layout == "meta":
+    if plan.layout == META:
         return None, rehearse_meta(checkpoint, sources)
     template, notes = rehearse_finish(checkpoint, sources, template=plan.template, has_delta=plan.delta is not None)
     return template.name, notes

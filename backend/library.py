@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import MachineError, UsageError
+from backend.recipes import META
 
 RECORD = "cria.json"
 _MAX_JSON = 16 << 20
@@ -48,7 +49,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _problem(folder: Path, config: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
     if (folder / "consolidated.00.pth").is_file():
-        return "library.meta_layout" if record.get("layout") == "meta" else "library.raw"
+        return "library.meta_layout" if record.get("layout") == META else "library.raw"
     if (folder / "adapter_config.json").is_file():
         return "library.adapter"
     if not config:

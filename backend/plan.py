@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.errors import MachineError, SourceError, UsageError
 from backend.hardware import Hardware
-from backend.recipes import Part, Recipe
+from backend.recipes import META, Part, Recipe
 from backend.sources.folder import fetch_bytes, open_source
 from backend.sources.pinned import Pinned
 from backend.sources.source import Source
@@ -141,7 +141,7 @@ def _merge(recipe: Recipe, base: Source, others: list[Source]) -> Step:
     plain = not parts and recipe.dtype is None
     return Step(
         MERGE,
-        Message("steps.merge_meta" if recipe.layout == "meta" else f"steps.merge_{kind}", {"loras": len(recipe.loras)}),
+        Message("steps.merge_meta" if recipe.layout == META else f"steps.merge_{kind}", {"loras": len(recipe.loras)}),
         sum(source.weight_bytes for source in (base, *others)),
         base.weight_bytes * (2 if recipe.dtype == "float32" else 1),
         CONVERT_MEMORY if plain else ADD_MEMORY,
@@ -171,7 +171,7 @@ def _steps(
         Step("finish", Message("steps.finish"), 0, 2 * MB, after),
         Step("verify", Message("steps.verify"), merge.writes, 0, after),
     ]
-    if self_test and recipe.layout != "meta":  # only other programs open that layout
+    if self_test and recipe.layout != META:  # only other programs open that layout
         # The least an engine gets by with; where even that is not free, the model is kept and said to be untried.
         steps.append(Step(TRY, Message("steps.try"), merge.writes, 0, ENGINE_MEMORY + merge.writes, ENGINE_S))
     return tuple(steps)

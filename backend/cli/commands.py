@@ -20,7 +20,7 @@ from backend.hardware import Gpu, Hardware
 from backend.jobs.view import JobState, JobView
 from backend.library import ModelInfo
 from backend.plan import NETWORK_RATE, Plan, check_plan
-from backend.recipes import Recipe, custom_recipe, find_recipe
+from backend.recipes import META, Recipe, custom_recipe, find_recipe
 from backend.services import Services
 from backend.text import plain_lines, say, tell
 from backend.units import bytes_text
@@ -282,7 +282,7 @@ def _ending(view: JobView, services: Services) -> int:
 def _outcome(view: JobView, services: Services) -> Iterator[str]:
     """Yield what a finished set-up has to say: how the try-out went, and what to do next."""
     language, sample = services.settings.language, view.sample
-    if services.jobs.plan(view.id).layout == "meta":
+    if services.jobs.plan(view.id).layout == META:
         yield say(language, "cli.setup.written", folder=str(services.settings.models_dir / view.model))
         return
     if sample is None:

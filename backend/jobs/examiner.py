@@ -13,6 +13,7 @@ from backend.composition import compose, rehearse
 from backend.errors import CriaError
 from backend.jobs.examination import Findings
 from backend.plan import Plan
+from backend.recipes import META
 from backend.sources.folder import open_source
 from backend.sources.source import Source
 from backend.sources.store import is_complete
@@ -39,7 +40,7 @@ def look(plan: Plan, downloads: Path) -> Findings | None:
     checkpoint = compose(plan, folder)
     template, notes = rehearse(plan, checkpoint, folder)
     return Findings(
-        bytes=sum(planned_files(checkpoint).values()) if plan.layout == "meta" else checkpoint.nbytes,
+        bytes=sum(planned_files(checkpoint).values()) if plan.layout == META else checkpoint.nbytes,
         parameters=checkpoint.parameters,
         dtype=CONFIG_NAMES[checkpoint.dtype],
         template=template,

@@ -22,10 +22,11 @@ from types import MappingProxyType
 from backend.errors import JobError, MachineError
 from backend.jobs.folded import FoldedJob
 from backend.jobs.journal import JournalReader, JournalWriter
-from backend.jobs.lock import is_locked, try_lock
 from backend.jobs.view import JobState, JobView
+from backend.locks import is_locked, try_lock
 from backend.plan import Plan
 from backend.settings import ROOT
+from backend.storage import disk_bytes
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PLAN, JOURNAL, LOCK, CANCEL, OUTPUT = "plan.json", "journal.jsonl", "lock", "cancel", "worker.log"
@@ -47,17 +48,6 @@ class _Followed:
 def partial_folder(models_dir: Path, job: str) -> Path:
     """Where a job's model grows until it is whole; the leading dot hides it from the shelf."""
     return models_dir / f".partial-{job}"
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return what all files below a folder take on the disk; holes, and what vanishes meanwhile, count nothing."""
-    total = 0
-    for place, _, names in os.walk(folder):  # it shrugs at folders that are gone
-        for name in names:
-            with contextlib.suppress(OSError):
-                found = (Path(place) / name).lstat()
-                total += min(found.st_size, getattr(found, "st_blocks", 1 << 60) * 512)
-    return total
 
 
 class JobManager:
@@ -173,7 +163,7 @@ class JobManager:
                 try:
                     self.view(folder.name)
                 except JobError:
-                    found[folder.name] = folder_bytes(partial_folder(self._models_dir, folder.name))
+                    found[folder.name] = disk_bytes(partial_folder(self._models_dir, folder.name))
         return found
 
     def view(self, job: str) -> JobView:
@@ -189,7 +179,7 @@ class JobManager:
             followed.catch_up()
             self._followed[job] = followed
             partial = partial_folder(self._models_dir, job)
-            leftover = folder_bytes(partial)
+            leftover = disk_bytes(partial)
             return followed.folded.view(alive=alive, leftover_bytes=leftover, now=time.time())
 
     def _is_busy(self, job: str) -> bool:

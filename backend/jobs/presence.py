@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backend.jobs.lock import try_lock
+from backend.locks import try_lock
 
 _FILE = "server.lock"
 

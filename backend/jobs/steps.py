@@ -17,13 +17,14 @@ from backend.jobs.downloading import download
 from backend.jobs.trial import Trial
 from backend.jobs.view import Sample
 from backend.plan import TRY, Plan
+from backend.recipes import META
 from backend.sources.access import Access
 from backend.sources.archive import unpack
 from backend.sources.arriving import Arriving, Differs
-from backend.sources.disk import free_bytes
 from backend.sources.folder import builtin_path, check_source, fetch_bytes, open_source
 from backend.sources.pace import Bucket
 from backend.sources.source import Source
+from backend.storage import free_bytes
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.disk import await_arrivals, source_file
@@ -90,7 +91,6 @@ class Context:
         return source.folder
 
 
-META = "meta"  # the layout of consolidated.NN.pth
 Table = Mapping[str, Callable[[Context], Iterator[Event]]]
 PUBLISH = "publish"  # not a step of the plan: what every job ends with
 

@@ -24,10 +24,10 @@ from backend.jobs import steps
 from backend.jobs.folded import FoldedJob
 from backend.jobs.joint import Joint, make_joint
 from backend.jobs.journal import JournalReader, JournalWriter
-from backend.jobs.lock import try_lock
 from backend.jobs.manager import CANCEL, JOURNAL, PLAN, partial_folder
 from backend.jobs.together import together
 from backend.jobs.view import JobState
+from backend.locks import try_lock
 from backend.plan import FETCH, MERGE, Plan
 from backend.sources.access import Access
 

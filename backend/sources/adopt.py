@@ -10,8 +10,9 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from backend.sources.disk import sync_folder, writing
+from backend.sources.disk import writing
 from backend.sources.listing import Listing, RemoteFile
+from backend.storage import sync_folder
 
 _BLOCK = 4 << 20
 

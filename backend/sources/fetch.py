@@ -18,7 +18,7 @@ from backend.events import FileProgress, Log, Progress
 from backend.sources import store
 from backend.sources.adopt import adopt, cached_blob, prove
 from backend.sources.board import Board
-from backend.sources.disk import check_room, free_bytes, writing
+from backend.sources.disk import check_room, writing
 from backend.sources.listing import Listing, RemoteFile
 from backend.sources.lock import Lock, acquire
 from backend.sources.pace import Bucket
@@ -27,6 +27,7 @@ from backend.sources.places import Places
 from backend.sources.puller import Patience, Puller
 from backend.sources.transfer import Transfer
 from backend.sources.wire import Session, Token
+from backend.storage import free_bytes
 from backend.text import Message, Value
 
 _T = TypeVar("_T")

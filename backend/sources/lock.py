@@ -6,7 +6,6 @@ holder on another machine that still touches it is believed. Knows nothing about
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import Cancelled
+from backend.locks import try_lock
 
 _POLL_S = 0.1
 _BEAT_S = 5.0
@@ -67,21 +67,6 @@ def acquire(path: Path, *, cancelled: Callable[[], bool]) -> Generator[Holder, N
     return found
 
 
-def is_held(path: Path) -> bool:
-    """Tell whether a process of this machine holds a lock."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
 def holder(path: Path) -> Holder:
     """Return who wrote itself into a lock file last."""
     try:
@@ -100,11 +85,7 @@ class _Seen:
 
 
 def _try(path: Path, seen: _Seen) -> Lock | None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
+    if (file := try_lock(path)) is None:
         return None
     now, touched, host = time.monotonic(), os.fstat(file).st_mtime_ns, socket.gethostname()
     if os.fstat(file).st_size and holder(path).host != host:

@@ -12,12 +12,13 @@ from enum import Enum
 from pathlib import Path
 
 from backend.sources.chain import MARK, Chain
-from backend.sources.disk import sync_folder, writing
+from backend.sources.disk import writing
 from backend.sources.extents import Extents, Span
 from backend.sources.listing import RemoteFile
 from backend.sources.progress_journal import Known, ProgressJournal, believable, read_journal
+from backend.storage import PART, sync_folder
 
-PART, JOURNAL = ".part", ".journal"
+JOURNAL = ".journal"
 _BLOCK = 1 << 20
 _ROUNDS = 3  # second copies that are looked at before the sources are called wrong
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import SourceError
-from backend.sources.disk import replace_file, writing
+from backend.locks import is_locked
+from backend.sources.disk import writing
 from backend.sources.listing import Listing, RemoteFile
-from backend.sources.lock import is_held
-from backend.sources.part import PART
 from backend.sources.progress_journal import read_journal
+from backend.storage import PART, disk_bytes, replace_file
 
 MANIFEST, PARTS, _READY = ".manifest.json", ".parts", "ready"
 _KIND = re.compile(r"hf|modelscope|web")
@@ -123,9 +123,9 @@ def list_downloads(downloads: Path) -> tuple[Download, ...]:
     for folder in sorted(downloads.glob("*/*/*")):
         kind, repository = folder.parent.parent.name, folder.parent.name
         if folder.is_dir() and not folder.is_symlink() and _KIND.fullmatch(kind) and _REVISION.fullmatch(folder.name):
-            done, busy = (folder / MANIFEST).is_file(), is_held(lock_path(folder))
+            done, busy = (folder / MANIFEST).is_file(), is_locked(lock_path(folder))
             name = repository.replace("--", "/", 1)
-            found.append(Download(folder, kind, name, folder.name, _disk_bytes(folder), done, busy))
+            found.append(Download(folder, kind, name, folder.name, disk_bytes(folder), done, busy))
     return tuple(found)
 
 
@@ -156,7 +156,7 @@ def sweep(folder: Path, listing: Listing) -> None:
     ready = ready_files(folder)
     unfinished = {file.name for file in listing.files if not is_ready(folder, file, ready)}
     kept = {_READY} | {f"{name}{ending}" for name in unfinished for ending in (PART, ".journal")}
-    for path in [*(folder / PARTS).iterdir(), *folder.glob("*.new")]:
+    for path in [*(folder / PARTS).iterdir(), folder / (MANIFEST + PART)]:
         if path.name not in kept:
             path.unlink(missing_ok=True)
 
@@ -182,13 +182,3 @@ def _stands(folder: Path, file: RemoteFile, row: Mapping[str, Any] | None) -> bo
     except OSError:
         return False
     return (now.st_size, now.st_mtime_ns) == (row["size"], row.get("changed"))
-
-
-def _disk_bytes(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk; an unfinished file has holes in it."""
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            total += min(found.st_size, getattr(found, "st_blocks", 1 << 60) * 512)
-    return total

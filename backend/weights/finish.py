@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from backend.recipes import META
 from backend.text import Message, Value
 from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint
@@ -125,7 +126,7 @@ def _template(
 def _record(vocabulary: Vocabulary) -> Provenance | None:
     """Return what Cria itself wrote about a folder in Meta's layout, which has no place for a template or a context."""
     record = read_cria_json(vocabulary.place)
-    return record if record is not None and record.layout == "meta" else None
+    return record if record is not None and record.layout == META else None
 
 
 def _stated_ends(vocabulary: Vocabulary, sources: Sequence[Path]) -> Iterator[int]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from backend.storage import replace_file
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.disk import inside, label, read_start
@@ -13,7 +14,7 @@ from backend.weights.meta_files import CHECKLIST, TOKENIZER_CHECKLIST, checklist
 from backend.weights.meta_layout import to_meta_layout
 from backend.weights.meta_params import PARAMS, params_bytes
 from backend.weights.meta_releases import is_llama3
-from backend.weights.partial import replace_file, writing
+from backend.weights.partial import writing
 from backend.weights.tiktoken_model import tiktoken_bytes
 from backend.weights.tokenizer import MODEL, Vocabulary, find_vocabulary
 

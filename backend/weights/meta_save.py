@@ -17,13 +17,14 @@ import numpy as np
 
 from backend.errors import Cancelled, WeightsError
 from backend.events import Progress
+from backend.storage import replace_file
 from backend.text import Message
 from backend.weights.ahead import made_ahead
 from backend.weights.checkpoint import SLAB_BYTES, Checkpoint
 from backend.weights.dtypes import Array, all_finite
 from backend.weights.meta_files import CHECKLIST, checklist_bytes
 from backend.weights.meta_layout import MetaLayout, to_meta_layout
-from backend.weights.partial import Journal, check_room, hash_file, replace_file, writing
+from backend.weights.partial import Journal, check_room, hash_file, writing
 from backend.weights.sink import Sink
 from backend.weights.split import Piece
 from backend.weights.torch_zip_writer import TorchZip, TorchZipWriter

@@ -1,18 +1,18 @@
-"""The folder that is not finished yet: durable small files, a journal of what is complete, and the one rename that
-publishes it. Knows nothing about tensors.
+"""The folder that is not finished yet: a journal of what is complete, and the one rename that publishes it. Knows
+nothing about tensors.
 """
 
 import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.errors import MachineError, WeightsError
+from backend.storage import PART, free_bytes, replace_file, sync_file, sync_folder
 from backend.weights.disk import read_json
 
 JOURNAL = ".cria-writing.json"
@@ -31,7 +31,9 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MachineError("weights.disk_full", folder=str(folder), needed=None, free=_free(folder)) from problem
+            raise MachineError(
+                "weights.disk_full", folder=str(folder), needed=None, free=free_bytes(folder)
+            ) from problem
         raise MachineError(
             "weights.cannot_write", folder=str(folder), what=problem.strerror or str(problem)
         ) from problem
@@ -43,7 +45,7 @@ def check_room(folder: Path, needed: int) -> None:
     Raises:
         MachineError: they do not.
     """
-    free = _free(folder)
+    free = free_bytes(folder)
     if free < needed + min(_RESERVE, needed):
         raise MachineError("weights.disk_full", folder=str(folder), needed=needed, free=free)
 
@@ -59,11 +61,6 @@ def reserve(descriptor: int, size: int) -> None:
             raise
 
 
-def _free(folder: Path) -> int:
-    place = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
-    return shutil.disk_usage(place).free
-
-
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file."""
     digest = hashlib.sha256()
@@ -71,17 +68,6 @@ def hash_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file so that a crash leaves the old one or the new one, never a part."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync_folder(path.parent)
 
 
 @dataclass
@@ -138,25 +124,12 @@ def publish(partial: Path, final: Path) -> None:
             raise MachineError("weights.target_exists", folder=str(final))
         (partial / JOURNAL).unlink(missing_ok=True)
         for path in sorted(partial.rglob("*")):
-            if path.suffix == ".part":
+            if path.suffix == PART:
                 path.unlink()
             elif path.is_dir():
-                _sync_folder(path)
+                sync_folder(path)
             else:
-                _sync(path)
-        _sync_folder(partial)
+                sync_file(path)
+        sync_folder(partial)
         partial.rename(final)
-        _sync_folder(final.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows has no such thing
-        _sync(folder)
+        sync_folder(final.parent)

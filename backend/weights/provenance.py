@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import WeightsError
+from backend.storage import PART, replace_file
 from backend.text import Message
 from backend.weights.disk import read_json
-from backend.weights.partial import JOURNAL, hash_file, replace_file, writing
+from backend.weights.partial import JOURNAL, hash_file, writing
 
 FILE = "cria.json"
 FORMAT = 1
@@ -72,7 +73,7 @@ def write_cria_json(folder: Path, provenance: Provenance, *, sha256: Mapping[str
     known = {**provenance.files, **(sha256 or {})}
     with writing(folder):
         # A .part is what a full disk or a kill left of a file that is written again, this one too.
-        here = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".part"]
+        here = [path for path in folder.iterdir() if path.is_file() and path.suffix != PART]
         names = sorted(path.name for path in here if path.name not in (FILE, JOURNAL))
         files = {name: known.get(name) or hash_file(folder / name) for name in names}
         made = provenance.made or datetime.now(UTC).isoformat(timespec="seconds")

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import WeightsError
+from backend.storage import replace_file
 from backend.text import Message
 from backend.weights.disk import label, read_json
 from backend.weights.fast_tokenizer import AddedToken, tokenizer_json
 from backend.weights.known_tokenizers import known_tokenizer
-from backend.weights.partial import replace_file
 from backend.weights.sentencepiece_model import Kind, SentencePieceModel, is_sentencepiece, read_sentencepiece
 from backend.weights.templates import Template
 from backend.weights.tiktoken_model import read_tiktoken, special_tokens, tiktoken_json

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from backend.errors import Cancelled
 from backend.events import Progress
+from backend.storage import replace_file
 from backend.text import Message
 from backend.weights.ahead import made_ahead
 from backend.weights.checkpoint import SLAB_BYTES, Checkpoint, Tensor
 from backend.weights.dtypes import Array
-from backend.weights.partial import Journal, check_room, hash_file, replace_file, writing
+from backend.weights.partial import Journal, check_room, hash_file, writing
 from backend.weights.safetensors_file import file_order, header_bytes
 from backend.weights.sink import Sink
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from backend.errors import SourceError
 from backend.jobs.journal import JournalWriter
-from backend.jobs.lock import try_lock
 from backend.jobs.manager import CANCEL, JOURNAL, LOCK, JobManager, partial_folder
+from backend.locks import try_lock
 from backend.plan import Plan
 from backend.text import Message
 

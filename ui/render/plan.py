@@ -9,6 +9,7 @@ from backend.hardware import Hardware
 from backend.jobs.examination import Findings
 from backend.jobs.stock import Coming
 from backend.plan import NETWORK_RATE, Plan, Step
+from backend.recipes import META
 from backend.text import say, tell
 from backend.units import bytes_text
 from ui.render.downloads import coming_table
@@ -28,7 +29,7 @@ def _ingredients(plan: Plan, found: Findings | None, language: str) -> str:
     for number, (source, scale) in enumerate(plan.loras, 1):
         label = say(language, "setup.plan.lora" if len(plan.loras) == 1 else "setup.plan.lora_number", number=number)
         rows[label] = _source(source, scale, language)
-    if plan.layout == "meta":
+    if plan.layout == META:
         rows[say(language, "setup.plan.layout")] = say(language, "setup.form.layout_meta")
     else:
         detected = found.template if found else None

@@ -12,7 +12,7 @@ import gradio as gr
 from backend.engines.base import EngineState
 from backend.errors import CriaError, UsageError
 from backend.plan import MB, Plan
-from backend.recipes import DTYPES, LAYOUTS, check_name, custom_recipe
+from backend.recipes import DTYPES, LAYOUTS, META, check_name, custom_recipe
 from backend.services import DownloadChoice, Services
 from backend.text import say, tell
 from ui.access import language, require_admin
@@ -156,7 +156,7 @@ class SetupHandlers:
             self.view.form.template: _choices("template", self.services.templates(), words),
             self.view.form.dtype: _choices("dtype", DTYPES, words),
             self.view.form.layout: gr.Dropdown(
-                choices=[(say(words, "setup.form.layout_auto"), ""), (say(words, "setup.form.layout_meta"), "meta")]
+                choices=[(say(words, "setup.form.layout_auto"), ""), (say(words, "setup.form.layout_meta"), META)]
             ),
         }
         return self.row(updates)

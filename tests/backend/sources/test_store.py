@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from backend.errors import Cancelled, SourceError
+from backend.locks import is_locked
 from backend.settings import ROOT
 from backend.sources import lock, store
 from backend.sources.listing import Listing, RemoteFile
-from backend.sources.lock import Lock, acquire, is_held
+from backend.sources.lock import Lock, acquire
 from backend.sources.part import Part
 
 REVISION = "1" * 40
@@ -70,7 +71,7 @@ def test_a_sweep_keeps_what_is_still_of_use(folder: Path) -> None:
     store.note_ready(folder, FILES[0])
     for name in (*kept[:2], "a.bin.part", "a.bin.journal", "z.bin.part", "b.bin.journal.new", "b.bin.adopted"):
         (parts / name).write_bytes(b"1")
-    (folder / f"{store.MANIFEST}.new").write_bytes(b"1")
+    (folder / f"{store.MANIFEST}.part").write_bytes(b"1")
     store.sweep(folder, LISTING)
     assert sorted(path.name for path in parts.iterdir()) == sorted(kept)
     assert sorted(path.name for path in folder.iterdir()) == [store.PARTS, "a.bin"]
@@ -114,7 +115,7 @@ def taken(path: Path) -> Lock:
 def test_what_is_being_fetched_is_not_deleted_and_who_waits_knows_for_whom(folder: Path, tmp_path: Path) -> None:
     path = store.lock_path(folder)
     held = taken(path)
-    assert is_held(path)
+    assert is_locked(path)
     assert store.list_downloads(tmp_path)[0].in_use
     with pytest.raises(SourceError) as caught:
         store.delete(tmp_path, folder)

@@ -1,4 +1,4 @@
-"""Locks between processes: who holds a job, who does the heavy work. Knows nothing about what is being done.
+"""Locks between processes: who holds a job, a download, the heavy work. Knows nothing about what is being done.
 
 ``flock`` locks live as long as the open file, which a child inherits: a worker is locked before it runs its first line,
 and the lock is gone the moment the process is, however it ended.
@@ -32,9 +32,10 @@ def try_lock(path: Path, *, patience_s: float = 0.0) -> int | None:
 
 def is_locked(path: Path) -> bool:
     """Tell whether somebody holds the lock now; a file that is not there is not locked."""
-    if not path.exists():
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return False
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only look do not see each other
     except BlockingIOError:
