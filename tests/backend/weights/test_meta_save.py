@@ -263,7 +263,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_known_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = hf(tmp_path / "hf")
-    monkeypatch.setattr("backend.weights.partial.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
+    monkeypatch.setattr("backend.weights.partial.free_bytes", lambda _: 9)
     with pytest.raises(MachineError) as refused:
         list(save_meta(source, tmp_path / "m"))
     assert refused.value.key == "weights.disk_full"
