@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
@@ -23,7 +24,7 @@ if importlib.util.find_spec("psutil") is None:  # the first of the packages that
         f"cria: {sys.executable} has none of Cria's packages. Run .venv/bin/python app.py ..., as the README says."
     )
 
-from backend.cli.parser import build_parser, engine_options, read_settings
+from backend.cli.parser import build_parser, engine_options, model_elsewhere, read_settings
 from backend.engines.base import EngineOptions
 from backend.errors import CriaError, MachineError, UsageError, unexpected
 from backend.services import Services
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
+SPEEDS_AFTER_S = 60.0
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -75,14 +77,15 @@ def build_app(services: Services) -> "ASGIApp":
     """Join gateway and page on one FastAPI app and put the guard around both."""
     from fastapi import FastAPI
 
-    from backend.api import build_api
+    from backend.api import build_api, build_metrics
     from backend.guard import Guard
     from ui.mount import mount_page
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    web.include_router(build_api(services.engine, services.settings))
+    web.include_router(build_metrics(services))
+    web.include_router(build_api(services.engine, services.settings, services.line))
     mount_page(web, services)
-    return Guard(web, services.settings)
+    return Guard(web, services.settings, tally=services.line.tally)
 
 
 def open_port(settings: Settings) -> socket.socket:
@@ -145,9 +148,13 @@ def serve(args: argparse.Namespace, services: Services) -> int:
             root_path=services.settings.root_path,
             server_header=False,
         )
-        if args.model:
-            services.load(args.model, services.options)
+        if args.model or services.options.engine == "remote":
+            services.load(args.model, model_elsewhere(services.options, args.model))
         announce(services.settings)
+        # Once people have had their page: a second's work for the disk, once a week.
+        speeds = threading.Timer(SPEEDS_AFTER_S, services.prospects.measure_later, (services.settings.models_dir,))
+        speeds.daemon = True
+        speeds.start()
         if (notice := services.conversations.notice) is not None:
             print(tell(services.settings.language, notice), file=sys.stderr)  # noqa: T201
         if (other := services.other_server()) is not None:
@@ -164,17 +171,20 @@ def serve(args: argparse.Namespace, services: Services) -> int:
 
 def run(args: argparse.Namespace, settings: Settings, access: Access) -> int:
     """Build the services and carry out the command, or serve the page."""
-    from backend.cli import chat, commands, downloads
+    from backend.cli import bench, chat, commands, downloads, fit, jobs, models, recipes, setup
 
     prepare_folders(settings)
     services = build_services(settings, engine_options(args), access)
     table = {
         "check": commands.check,
-        "recipes": commands.recipes,
-        "models": commands.models,
+        "recipes": recipes.recipes,
+        "models": models.models,
         "downloads": downloads.downloads,
-        "setup": commands.setup,
+        "jobs": jobs.jobs,
+        "setup": setup.setup,
         "chat": chat.chat,
+        "bench": bench.bench,
+        "fit": fit.fit,
         None: serve,
     }
     return table[args.command](args, services)

@@ -15,12 +15,12 @@ from typing import Any
 
 import psutil
 
-PACKAGES = ("torch", "transformers", "accelerate", "bitsandbytes", "gradio", "huggingface_hub")
+PACKAGES = ("torch", "transformers", "accelerate", "bitsandbytes", "xllamacpp", "gradio", "huggingface_hub")
 
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """One process holding GPU memory; ``name`` and ``user`` are None where the system does not tell."""
+    """One process holding memory of a GPU, or RAM; ``name`` and ``user`` are None where the system does not tell."""
 
     pid: int
     bytes: int | None
@@ -171,6 +171,24 @@ def _ask_driver() -> _Driver:
     finally:
         with contextlib.suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
+
+
+def ram_holders(count: int = 3, *, except_pid: int = 0) -> tuple[GpuProcess, ...]:
+    """Return the processes that hold the most RAM, the largest first; those one may not look at are left out."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid not in (except_pid, os.getpid()):
+                found.append((process.memory_info().rss, process))
+    found.sort(key=lambda pair: -pair[0])
+    return tuple(_holder(process, held) for held, process in found[:count])
+
+
+def _holder(process: psutil.Process, held: int) -> GpuProcess:
+    name = user = None
+    with contextlib.suppress(psutil.Error):
+        name, user = process.name(), process.username()
+    return GpuProcess(process.pid, held, name, user)
 
 
 def anonymous(hardware: Hardware) -> Hardware:

@@ -24,7 +24,7 @@ def require_ready(engine: ChatEngine) -> None:
     status = engine.status()
     if status.state in {EngineState.STARTING, EngineState.LOADING}:
         raise EngineError("replies.loading", model=status.model)
-    if status.state is not EngineState.READY:
+    if status.state not in {EngineState.READY, EngineState.ASLEEP}:  # who sleeps is woken by the request
         raise EngineError("replies.not_loaded")
 
 
@@ -66,6 +66,9 @@ async def reply(
     try:
         async with aclosing(cast("AsyncGenerator[Piece, None]", engine.chat(turns, sampling))) as pieces:
             async for piece in pieces:
+                if piece.waiting is not None:  # nothing of the reply yet: an old one stays
+                    yield piece
+                    continue
                 told.take(piece)
                 if growing is None and again is not None:
                     growing = conversations.regenerate(owner, conversation, again, model=model)

@@ -5,27 +5,53 @@ Knows nothing about gradio, HTTP or argument parsing.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend.conversations import Conversations
-from backend.engines.base import EngineControl, EngineOptions, EngineState
+from backend.engines import is_elsewhere
+from backend.engines.base import EngineControl, EngineOptions, EngineStatus
+from backend.engines.client import Endpoint
+from backend.engines.fitting import Fitting, Forecast
+from backend.engines.line import Line
+from backend.engines.relay.address import check_url, read_key
+from backend.engines.relay.upstream import list_models
+from backend.errors import CriaError
+from backend.fit.result import Outlook
 from backend.hardware import Hardware, probe
+from backend.jobs.cancelling import cancel
 from backend.jobs.examination import Findings, examine
 from backend.jobs.manager import JobManager
 from backend.jobs.presence import Presence
+from backend.jobs.prospects import Prospects
+from backend.jobs.revision import revised
+from backend.jobs.shelf import Shelf
 from backend.jobs.stock import Coming, Stored, coming, delete_stored, stock
-from backend.library import ModelInfo, delete_model, find_folder, find_model, read_models
-from backend.plan import Plan, check_plan, make_plan
-from backend.recipes import Recipe, find_recipe, read_recipes
+from backend.library import ModelInfo, find_model, read_model
+from backend.plan import Plan, check_plan, estimate_plan, make_plan
+from backend.rates import Rates
+from backend.recipes import Recipe, collect_recipes, find_recipe
 from backend.settings import ASSETS, Settings
 from backend.sources.access import Access
-from backend.sources.pinned import find_source, is_remote
+from backend.sources.admission import check_admission
+from backend.sources.pinned import is_remote
+from backend.sources.pins import Pins
 from backend.sources.remote import probe as probe_servers
 from backend.text import Message
 from backend.weights.templates import NAMES
+
+
+def folder_of(models_dir: Path, model: str, options: EngineOptions) -> Path:
+    """Return the folder of a model to load; for one on another server, where there is no folder, its name there.
+
+    Raises:
+        UsageError: no such model.
+    """
+    if is_elsewhere(options.engine):
+        return Path(options.remote_model or "-")
+    return find_model(models_dir, model)
 
 
 @dataclass(frozen=True)
@@ -55,6 +81,8 @@ class Services:
     access: Access = field(default_factory=Access)
     other: Presence | None = None
     examiner: Callable[[Plan, Path], Findings | None] = examine
+    line: Line = field(default_factory=Line)
+    pins: Pins = field(default_factory=Pins)
 
     def hardware(self) -> Hardware:
         """Look at the machine now."""
@@ -70,7 +98,21 @@ class Services:
 
     def recipes(self) -> tuple[Recipe, ...]:
         """Return built-in and own recipes, recommended first."""
-        return read_recipes((ASSETS / "recipes", self.settings.recipes_dir))
+        return collect_recipes((ASSETS / "recipes", self.settings.recipes_dir)).recipes
+
+    def recipe_problems(self) -> tuple[CriaError, ...]:
+        """Return what is wrong with the recipe files that cannot be used."""
+        return collect_recipes((ASSETS / "recipes", self.settings.recipes_dir)).problems
+
+    def estimate(self, recipe: Recipe | str, *, name: str | None = None, self_test: bool = True) -> Plan:
+        """Return the plan of a recipe as its own figures have it; asks no network and takes milliseconds.
+
+        Raises:
+            UsageError: no such recipe.
+            SourceError: a source that should be on this machine is not, or the recipe does not say how large one is.
+        """
+        wanted = find_recipe(self.recipes(), recipe) if isinstance(recipe, str) else recipe
+        return estimate_plan(wanted, name=name, self_test=self_test, rates=self.rates())
 
     def is_remote(self, recipe: Recipe) -> bool:
         """Tell whether a recipe's plan asks the network, which takes seconds.
@@ -87,18 +129,30 @@ class Services:
         name: str | None = None,
         self_test: bool = True,
         choice: DownloadChoice | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> Plan:
         """Return the plan of a recipe, given or by its name. A source that is not on this machine is looked up.
 
-        ``choice``: None for the servers and tokens of the command line, also below.
+        ``choice``: None for the servers and tokens of the command line, also below. ``cancelled`` is asked about five
+        times a second while servers are.
 
         Raises:
             UsageError: no such recipe, or a choice that cannot be used.
             SourceError: its sources are not there.
+            Cancelled: ``cancelled`` said so.
         """
         wanted = find_recipe(self.recipes(), recipe) if isinstance(recipe, str) else recipe
-        find = partial(find_source, access=self._access(choice))
-        return make_plan(wanted, name=name, self_test=self_test, find=find, downloads=self.settings.downloads_dir)
+        access = self._access(choice)
+        find, admit = partial(self.pins, access=access, cancelled=cancelled), partial(check_admission, access=access)
+        return make_plan(
+            wanted,
+            name=name,
+            self_test=self_test,
+            find=find,
+            admit=admit,
+            downloads=self.settings.downloads_dir,
+            rates=self.rates(),
+        )
 
     def _access(self, choice: DownloadChoice | None) -> Access:
         return self.access.through(choice.server, token=choice.token, rate=choice.rate) if choice else self.access
@@ -125,14 +179,35 @@ class Services:
         check_plan(exact, self.hardware(), self.settings.models_dir)
         return self.jobs.start(exact, environment=self._environment(choice))
 
-    def resume(self, job: str, *, choice: DownloadChoice | None = None) -> None:
-        """Let a job go on; None for the choice it was started with.
+    def resume(
+        self,
+        job: str,
+        *,
+        choice: DownloadChoice | None = None,
+        name: str = "",
+        keep_sources: bool | None = None,
+        self_test: bool = True,
+    ) -> None:
+        """Let a job go on; None for the choice it was started with. The other wishes change what it was asked for.
 
         Raises:
             JobError: there is none of that id, it is running, or it is done.
-            UsageError: a choice that cannot be used.
+            UsageError: a choice or a name that cannot be used.
         """
-        self.jobs.resume(job, environment=self._environment(choice))
+        environment = self._environment(choice)
+        old = self.jobs.plan(job)
+        new = revised(old, self.settings.models_dir, name=name, keep_sources=keep_sources, self_test=self_test)
+        if new != old:
+            self.jobs.change(job, new)
+        self.jobs.resume(job, environment=environment)
+
+    def cancel(self, job: str) -> int:
+        """Stop a job, remove it and what it made and fetched; return the bytes freed. ``jobs.pause`` keeps everything.
+
+        Raises:
+            JobError: there is none of that id, or it does not stop.
+        """
+        return cancel(self.jobs, self.settings.data_dir, job)
 
     def hosts(self) -> tuple[str, ...]:
         """Return the names of the servers that are asked unless somebody chooses another."""
@@ -181,9 +256,52 @@ class Services:
         """Return the names of the prompt templates that a set-up may be told to use."""
         return NAMES
 
+    @cached_property
+    def shelf(self) -> Shelf:
+        """The models on this machine, with what is wrong with them and what may be done to them."""
+        return Shelf(self.settings.data_dir, self.jobs, self.engine.status)
+
+    @cached_property
+    def prospects(self) -> Prospects:
+        """What fits on this machine, and what was measured of it."""
+        fitting, place = Fitting(self.settings.data_dir), self.settings.jobs_dir
+        return Prospects(
+            fitting, self.jobs, place, hardware=self.hardware, status=self.engine.status, recipes=self.recipes
+        )
+
+    def outlook(self, wanted: Recipe | ModelInfo | str) -> Outlook:
+        """Return whether a recipe or a model runs here, in milliseconds; a name is a model's first, then a recipe's.
+
+        Raises:
+            UsageError: nothing has that name.
+        """
+        if isinstance(wanted, str):
+            found = next((model for model in self.models() if model.name == wanted), None)
+            wanted = found or find_recipe(self.recipes(), wanted)
+        if isinstance(wanted, Recipe):
+            return self.prospects.of_recipe(wanted, self.options)
+        return self.prospects.of_model(wanted, self.options)
+
+    def rates(self) -> Rates:
+        """Return how fast this machine is, as far as that was measured."""
+        return self.prospects.rates()
+
+    def best_options(self, model: ModelInfo | str) -> EngineOptions:
+        """Return the options to load a model with: those of the command line, completed by what fits.
+
+        Raises:
+            UsageError: no model has that name.
+        """
+        found = read_model(find_model(self.settings.models_dir, model)) if isinstance(model, str) else model
+        return self.prospects.best_options(found, self.options)
+
+    def forecast(self, status: EngineStatus) -> Forecast | None:
+        """Return what the loaded model was foretold to hold and what it holds; None where nobody can tell."""
+        return self.prospects.fitting.compare(status)
+
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the shelf, newest first."""
-        return read_models(self.settings.models_dir)
+        return self.shelf.models()
 
     def load(self, model: str, options: EngineOptions) -> None:
         """Start loading a model by name; follow it with ``engine.status()``.
@@ -191,14 +309,35 @@ class Services:
         Raises:
             UsageError, WeightsError: no such model, or options that cannot work here; what was loaded stays loaded.
         """
-        self.engine.load(find_model(self.settings.models_dir, model), options)
+        folder = folder_of(self.settings.models_dir, model, options)
+        machine = self.prospects.machine()
+        self.engine.load(folder, self._keyed(options))
+        if not is_elsewhere(options.engine):
+            self.prospects.fitting.expect(folder, options, machine)
+
+    def models_at(self, url: str) -> tuple[str, ...]:
+        """Return the names of the models that another server offers.
+
+        Raises:
+            UsageError: no address, or a key file that cannot be read.
+            EngineError: the server does not answer as it should.
+        """
+        options = self._keyed(EngineOptions(engine="remote", url=url))
+        return tuple(one.name for one in list_models(Endpoint(check_url(url), read_key(options.key_file))))
+
+    def _keyed(self, options: EngineOptions) -> EngineOptions:
+        """Return options with the command line's key file, if they name the server it is for, and no other."""
+        own = self.options
+        if not is_elsewhere(options.engine) or options.key_file or not own.key_file:
+            return options
+        if check_url(options.url) != check_url(own.url):
+            return options
+        return replace(options, key_file=own.key_file)
 
     def delete_model(self, model: str) -> None:
-        """Delete a model folder, unless it is loaded.
+        """Delete a model folder, unless it is in use.
 
         Raises:
             UsageError: no such model, or it is in use.
         """
-        status = self.engine.status()
-        in_use = status.model == model and status.state not in {EngineState.OFF, EngineState.FAILED}
-        delete_model(find_folder(self.settings.models_dir, model), in_use=in_use)
+        self.shelf.delete(model)

@@ -41,12 +41,17 @@ class Message:
 class _Formatter(string.Formatter):
     """Formats raw numbers by unit, and shows a missing value as its name instead of failing."""
 
-    _UNITS = {"bytes": bytes_text, "rate": rate_text, "duration": duration_text}
+    _UNITS = {"bytes": bytes_text, "rate": rate_text}
+
+    def __init__(self, language: str) -> None:
+        self._language = language
 
     def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002 - the base's
         return kwargs.get(str(key), f"{{{key}}}")
 
     def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec == "duration" and not isinstance(value, str):
+            return duration(self._language, value)
         unit = self._UNITS.get(format_spec)
         if unit is not None:
             return value if isinstance(value, str) else unit(value)
@@ -55,7 +60,7 @@ class _Formatter(string.Formatter):
         return str(super().format_field(value, format_spec))
 
 
-_FORMATTER = _Formatter()
+_DURATION = ("units.seconds", "units.minutes", "units.hours")
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -84,7 +89,24 @@ def has(key: str) -> bool:
 def say(language: str, key: str, /, **params: Value) -> str:
     """Return the text for ``key`` in ``language``, else in English, else the key itself (a test forbids that)."""
     template = catalogue(language).get(key) or catalogue("en").get(key, key)
-    return _FORMATTER.vformat(template, (), {name: _shown(value) for name, value in params.items()})
+    return _Formatter(language).vformat(template, (), {name: _shown(value) for name, value in params.items()})
+
+
+def duration(language: str, seconds: float | None) -> str:
+    """Return seconds as a duration in one language."""
+    words = [catalogue(language).get(key) or catalogue("en")[key] for key in _DURATION]
+    return duration_text(seconds, words)
+
+
+def roughly(language: str, seconds: float) -> str:
+    """Return an estimate of time with no more figures than anybody believes: seconds, minutes, or hours and minutes."""
+    if seconds < 90:
+        return say(language, "units.seconds", n=round(seconds))
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return say(language, "units.rough_minutes", m=minutes)
+    hours, rest = divmod(round(minutes / 10) * 10, 60)
+    return say(language, "units.rough_hours" if rest else "units.whole_hours", h=hours, m=rest)
 
 
 def _shown(value: Value) -> Value:

@@ -5,7 +5,9 @@ decimal (1 GB = 10^9 bytes), as disks, hubs and the tutorials count them.
 """
 
 import math
+from collections.abc import Sequence
 
+_DURATION = ("{n} s", "{m}:{s:02d}", "{h}:{m:02d}:{s:02d}")  # below a minute, below an hour, longer
 _SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -26,15 +28,18 @@ def rate_text(bytes_per_s: float | None) -> str:
     return "?" if bytes_per_s is None else f"{bytes_text(bytes_per_s)}/s"
 
 
-def duration_text(seconds: float | None) -> str:
-    """Return a duration as ``0.4 s``, ``42 s``, ``3:05`` or ``2:03:05``; an unknown one is a question mark."""
+def duration_text(seconds: float | None, words: Sequence[str] = _DURATION) -> str:
+    """Return a duration as ``0.4 s``, ``42 s``, ``3:05`` or ``2:03:05``; an unknown one is a question mark.
+
+    ``words``: another language's templates for seconds, for minutes and for hours.
+    """
     if seconds is None or not math.isfinite(seconds):
         return "?"
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return words[0].format(n=f"{seconds:.1f}")
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return words[0].format(n=whole)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+    return words[2].format(h=hours, m=minutes, s=left) if hours else words[1].format(m=minutes, s=left)

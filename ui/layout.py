@@ -12,11 +12,13 @@ from ui.access import is_admin, language
 from ui.i18n import label
 from ui.locale import FIRST_TAB, TITLE
 from ui.render.header import header_html
-from ui.shell import CHAT_TAB, SETUP_TAB, Shell
+from ui.shell import CHAT_TAB, MODELS_TAB, SETUP_TAB, Shell
 from ui.views.chat import build_chat
+from ui.views.models import build_models
 from ui.views.setup import build_setup
 from ui.wiring.chat import bind_chat
-from ui.wiring.setup import bind_setup
+from ui.wiring.models import bind_models
+from ui.wiring.setup import SetupHandlers, bind_setup
 
 _IN_USE = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.READY})
 
@@ -32,10 +34,13 @@ def build_ui(services: Services) -> gr.Blocks:
                 setup = build_setup()
             with gr.Tab(label("ui.chat"), id=CHAT_TAB, elem_id="chat-tab") as chat_tab:
                 chat = build_chat(services.options)
+            with gr.Tab(label("ui.models"), id=MODELS_TAB, elem_id="models-tab") as models_tab:
+                models = build_models()
         shell = Shell(tabs=tabs, chat_tab=chat_tab, notice=notice, options=services.options)
         _bind_page(header, services, shell)
         bind_setup(setup, services, shell)
         bind_chat(chat, services, shell)
+        bind_models(models, models_tab, services, shell, SetupHandlers(setup, services, shell))
     return demo
 
 

@@ -30,8 +30,9 @@ def prepare_environment(settings: Settings) -> None:
 
 
 def page_head() -> str:
-    """Return what goes into the page's head: our one script, inline, so that it runs before anything else does."""
-    return f"<script>{(ASSETS / 'js' / 'page.js').read_text(encoding='utf-8')}</script>"
+    """Return what goes into the page's head: our scripts, inline, so that they run before anything else does."""
+    scripts = sorted((ASSETS / "js").glob("*.js"))
+    return "".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in scripts)
 
 
 def stylesheets() -> list[Path]:

@@ -18,14 +18,15 @@ import gradio as gr
 from backend.engines.base import EngineOptions
 from backend.errors import CriaError, unexpected
 from ui.access import for_everybody, is_admin, language
+from ui.compat import page_load
 from ui.render.notices import notice_html
 
-SETUP_TAB, CHAT_TAB = "setup", "chat"
+SETUP_TAB, CHAT_TAB, MODELS_TAB = "setup", "chat", "models"
 _LOG = logging.getLogger("cria.page")
 
 # The button is looked up when it is pressed; a second press while it works does nothing.
 _BUSY = "(...given) => {{ document.querySelector({selector})?.setAttribute('aria-busy', 'true'); return given; }}"
-_IDLE = "() => {{ document.querySelector({selector})?.removeAttribute('aria-busy'); }}"
+_IDLE = "() => {{ document.querySelector({selector})?.removeAttribute('aria-busy'); {then} }}"
 
 Handler = Callable[..., Any]
 
@@ -48,6 +49,7 @@ class Shell:
         *,
         quiet: bool = False,
         busy: str = "",
+        then: str = "",
         **settings: Any,
     ) -> Any:
         """Bind one handler to one or several triggers and return gradio's dependency.
@@ -56,7 +58,8 @@ class Shell:
         there is none. It may be async, or an async generator (then pass ``queue=True``). A ``CriaError`` it raises
         becomes the page's notice and leaves the outputs alone; ``quiet`` (for timers) only logs. ``triggers`` may be
         None (page load), a component's events, or the dependency that this one follows, however that ended.
-        ``busy`` selects a button that shows that it works until the answer is there. ``settings`` go to gradio.
+        ``busy`` selects a button that shows that it works until the answer is there, ``then`` is a script that runs
+        when it is. ``settings`` go to gradio.
         """
         every = list(outputs) if quiet else [*outputs, self.notice]
         options = {"queue": False, "show_progress": "hidden", "api_visibility": "private", **settings}
@@ -64,7 +67,10 @@ class Shell:
         if busy:
             options["js"] = _BUSY.format(selector=json.dumps(busy))
             event = gr.on(triggers, handler, list(inputs), every, **options)
-            return event.then(None, js=_IDLE.format(selector=json.dumps(busy)), queue=False, api_visibility="private")
+            idle = _IDLE.format(selector=json.dumps(busy), then=then)
+            return event.then(None, js=idle, queue=False, api_visibility="private")
+        if triggers is None and inputs:
+            triggers = page_load()
         if isinstance(triggers, gr.events.Dependency):
             return triggers.then(handler, list(inputs), every, **options)
         return gr.on(triggers, handler, list(inputs), every, **options)

@@ -1,6 +1,6 @@
 """Colours, type and spacing: one accent, few boxes, system fonts (nothing is fetched). Knows nothing about any view.
 
-Every colour pair that carries text reaches 4.5:1 in both themes; tests/browser measures it.
+Every colour pair that carries text reaches 4.5:1 in both themes; tests/ui/test_theme.py computes it.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ _TOKENS: Mapping[str, str] = {
     "button_primary_background_fill": "*primary_700",
     "button_primary_background_fill_dark": "*primary_700",
     "button_primary_background_fill_hover": "*primary_800",
-    "button_primary_background_fill_hover_dark": "*primary_600",
+    "button_primary_background_fill_hover_dark": "*primary_800",
     "button_primary_text_color": "white",
     "button_primary_text_color_dark": "white",
     "button_secondary_background_fill": "white",

@@ -28,9 +28,10 @@
   }
 })();
 
-window.cria = {
-  /** Remember a language for a year and draw the page in it. */
+window.cria = Object.assign(window.cria ?? {}, {
+  /** Remember a language for a year and draw the page in it; what is typed and not sent is kept. */
   speak(language) {
+    window.cria.keepDrafts();
     document.cookie = `lang=${language};path=/;max-age=31536000;samesite=lax`;
     location.reload();
   },
@@ -75,4 +76,4 @@ window.cria = {
     await window.cria.post('admin/logout', {});
     location.reload();
   },
-};
+});

@@ -17,12 +17,14 @@ from backend.errors import ContextFull, CriaError, UsageError
 _LOG = logging.getLogger("cria.api")
 _RETRY_S = {429: "5", 503: "10"}
 _CODES = {
+    "metrics.refused": (HTTPStatus.UNAUTHORIZED, "invalid_api_key"),
     "api.no_key": (HTTPStatus.UNAUTHORIZED, "invalid_api_key"),
     "api.no_model": (HTTPStatus.SERVICE_UNAVAILABLE, "model_not_loaded"),
     "api.loading": (HTTPStatus.SERVICE_UNAVAILABLE, "model_not_loaded"),
     "api.other_model": (HTTPStatus.NOT_FOUND, "model_not_found"),
     "api.no_route": (HTTPStatus.NOT_FOUND, "not_found"),
     "api.crowded": (HTTPStatus.TOO_MANY_REQUESTS, "queue_full"),
+    "ops.too_many": (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded"),
     "engine.queue_full": (HTTPStatus.TOO_MANY_REQUESTS, "queue_full"),
 }
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}

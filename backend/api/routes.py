@@ -16,12 +16,14 @@ from backend.api.errors import OpenAIRoute
 from backend.api.replies import ClientLeft, Reply
 from backend.api.schema import PublicRequest
 from backend.engines.base import ChatEngine, EngineState, EngineStatus
+from backend.engines.line import Line
 from backend.errors import EngineError, Refused, UsageError
 from backend.replies import alternate
 from backend.settings import Settings
 
 MAX_OPEN = 128  # requests being answered or waiting for it; the engine queues them
 _CLIENT_CLOSED = 499  # nginx's number; nobody sees it
+_USABLE = frozenset({EngineState.READY, EngineState.ASLEEP})  # who sleeps is woken by the request
 _LOADING = frozenset({EngineState.STARTING, EngineState.LOADING})
 
 
@@ -67,7 +69,7 @@ class Gateway:
         status = self.engine.status()
         if status.state in _LOADING:
             raise EngineError("api.loading", model=status.model)
-        if status.state is not EngineState.READY:
+        if status.state not in _USABLE:
             raise EngineError("api.no_model")
         if model not in {"", status.model}:
             raise UsageError("api.other_model", asked=model, loaded=status.model)
@@ -91,14 +93,19 @@ class Gateway:
     def models(self) -> list[dict[str, Any]]:
         """Return what is loaded, as OpenAI lists models."""
         status = self.engine.status()
-        if status.state is not EngineState.READY:
+        if status.state not in _USABLE:
             return []
         return [{"id": status.model, "object": "model", "created": 0, "owned_by": "cria"}]
 
 
-def build_api(engine: ChatEngine, settings: Settings) -> APIRouter:
-    """Return the routes of the gateway over one engine."""
-    gateway = Gateway(engine, settings)
+def _who(request: Request) -> str:
+    """Return what counts as one program: an address. The key is the same for all of them."""
+    return f"program {request.client.host if request.client else ''}"
+
+
+def build_api(engine: ChatEngine, settings: Settings, line: Line | None = None) -> APIRouter:
+    """Return the routes of the gateway over one engine; ``line`` is the queue it shares with others."""
+    gateway, queue = Gateway(engine, settings), line or Line()
     api = APIRouter(route_class=OpenAIRoute, include_in_schema=False)
     keyed = [Depends(gateway.check_key)]
 
@@ -120,7 +127,8 @@ def build_api(engine: ChatEngine, settings: Settings) -> APIRouter:
         status = gateway.ready(asked.model)
         async with AsyncExitStack() as held:
             held.enter_context(gateway.place())
-            pieces = gateway.engine.chat(alternate(asked.chat_messages()), asked.sampling())
+            seat = queue.seat(gateway.engine, _who(request), program=True)
+            pieces = seat.chat(alternate(asked.chat_messages()), asked.sampling())
             reply = Reply(pieces, asked, status.model)
             held.push_async_callback(reply.close)
             try:

@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from backend import library
 from backend.cli.draw import bar
-from backend.cli.parser import engine_options
+from backend.cli.parser import engine_options, model_elsewhere
 from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Sampling
 from backend.engines.supervisor import Supervisor
 from backend.errors import ContextFull, UsageError
-from backend.services import Services
+from backend.services import Services, folder_of
 from backend.text import say, tell
 
 _POLL_S = 0.1
@@ -33,10 +32,13 @@ def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
     Raises:
         EngineError: it failed to load; the message has the reason.
     """
-    live = sys.stderr.isatty()
+    live, said = sys.stderr.isatty(), None
     while (status := engine.status()).state is not EngineState.READY:
         if status.state is EngineState.FAILED and status.error is not None:
             raise status.error
+        if status.note is not None and status.note != said:  # converting takes minutes where loading takes seconds
+            said = status.note
+            print(("\r\x1b[K" if live else "") + tell(language, said), file=sys.stderr)
         if live:
             sys.stderr.write("\r" + _loading_line(status, language) + "\x1b[K")
             sys.stderr.flush()
@@ -45,6 +47,8 @@ def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
         sys.stderr.write("\r\x1b[K")
     if status.placement is not None:
         print(tell(language, status.placement), file=sys.stderr)
+    if status.note is not None:
+        print(tell(language, status.note), file=sys.stderr)
     return status
 
 
@@ -116,13 +120,19 @@ def chat(args: argparse.Namespace, services: Services) -> int:
     if not 0 <= args.temperature <= 5 or args.max_new_tokens < 1:
         raise UsageError("cli.chat.numbers", temperature=args.temperature, tokens=args.max_new_tokens)
     language, settings = services.settings.language, services.settings
-    folder = library.find_model(settings.models_dir, args.name)
+    options = model_elsewhere(engine_options(args), args.name)
+    folder = folder_of(settings.models_dir, args.name, options)
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     engine = Supervisor(settings.logs_dir)
 
     try:
-        engine.load(folder, engine_options(args))
-        wait_until_ready(engine, language)
+        machine = services.hardware()
+        engine.load(folder, options)
+        services.prospects.fitting.expect(folder, options, machine)
+        status = wait_until_ready(engine, language)
+        if (forecast := services.forecast(status)) is not None:
+            held = "fit.measured.gpu" if forecast.gpu else "fit.measured.ram"
+            print(say(language, held, predicted=forecast.predicted, measured=forecast.measured), file=sys.stderr)
         if args.prompt is None:
             _conversation(engine, args.system, sampling, language)
         else:

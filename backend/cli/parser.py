@@ -3,9 +3,11 @@
 import argparse
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from backend.engines import AUTO, ENGINES
 from backend.engines.base import EngineOptions
 from backend.errors import UsageError
 from backend.recipes import DTYPES, LAYOUTS, RULES
@@ -72,7 +74,7 @@ def _help(name: str) -> str:
 def _engine_flags(parser: argparse.ArgumentParser, *, command: bool = False) -> None:
     """Add the flags that say how to load a model. A command inherits what was given before its name."""
     group = parser.add_argument_group(say("en", "cli.help.engine_group"))
-    group.add_argument("--engine", choices=("transformers", "echo"), default="transformers", help=_help("engine"))
+    group.add_argument("--engine", choices=(AUTO, *ENGINES), default=AUTO, help=_help("engine"))
     group.add_argument("--device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help=_help("device"))
     bits = group.add_mutually_exclusive_group()
     bits.add_argument("--load-8bit", action="store_const", const=8, dest="bits", help=_help("load_8bit"))
@@ -84,6 +86,10 @@ def _engine_flags(parser: argparse.ArgumentParser, *, command: bool = False) -> 
         "--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=_help("dtype")
     )
     group.add_argument("--context", type=int, default=0, metavar="TOKENS", help=_help("context"))
+    idle, url, key = (say("en", f"remote.help.{name}") for name in ("idle", "url", "key_file"))
+    group.add_argument("--idle-unload", type=int, default=0, metavar="MINUTES", help=idle)
+    group.add_argument("--url", default="", metavar="URL", help=url)
+    group.add_argument("--api-key-file", default="", metavar="FILE", help=key)
     if command:
         for action in group._group_actions:
             action.default = argparse.SUPPRESS
@@ -115,16 +121,23 @@ def build_parser() -> argparse.ArgumentParser:
     _common_flags(parser, default=None)
     _engine_flags(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name in ("check", "recipes", "models", "downloads"):
+    for name in ("check", "recipes", "models", "downloads", "jobs"):
         command = commands.add_parser(name, help=_help(name), description=_help(name))
         command.add_argument("--json", action="store_true", help=_help("json"))
         _common_flags(command)
+        if name == "check":
+            command.add_argument("--again", action="store_true", help=say("en", "fit.help.again"))
+        if name == "recipes":
+            _recipes_flags(command)
         if name == "models":
-            command.add_argument("--delete", metavar="NAME", help=_help("delete"))
+            _models_flags(command)
+        if name == "jobs":
+            _jobs_flags(command)
         if name == "downloads":
             which = command.add_mutually_exclusive_group()
             which.add_argument("--delete", metavar="NAME", help=_help("delete_download"))
             which.add_argument("--delete-unused", action="store_true", help=_help("delete_unused"))
+    _fit_flags(commands, say("en", "fit.help.fit"))
     _setup_flags(commands.add_parser("setup", help=_help("setup"), description=_help("setup")))
     chat = commands.add_parser("chat", help=_help("chat"), description=_help("chat"))
     chat.add_argument("name", metavar="MODEL", help=_help("chat_model"))
@@ -134,7 +147,49 @@ def build_parser() -> argparse.ArgumentParser:
     chat.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help=_help("max_new_tokens"))
     _common_flags(chat)
     _engine_flags(chat, command=True)
+    _bench_flags(commands.add_parser("bench", help=say("en", "bench.help"), description=say("en", "bench.help")))
     return parser
+
+
+def _recipes_flags(recipes: argparse.ArgumentParser) -> None:
+    def words(name: str) -> str:
+        return say("en", f"recipelist.help.{name}").replace("%", "%%")
+
+    recipes.add_argument("words", nargs="*", metavar="WORDS", help=words("words"))
+    recipes.add_argument("--fits", action="store_true", help=words("fits"))
+    recipes.add_argument("--language", default="", metavar="zh", help=words("language"))
+    recipes.add_argument("--size", default="", metavar="7B", help=words("size"))
+
+
+def _jobs_flags(jobs: argparse.ArgumentParser) -> None:
+    which = jobs.add_mutually_exclusive_group()
+    for name in ("watch", "pause", "resume", "cancel", "delete"):
+        which.add_argument(f"--{name}", metavar="ID", help=say("en", f"jobs.help.{name}"))
+
+
+def _models_flags(models: argparse.ArgumentParser) -> None:
+    def words(name: str) -> str:
+        return say("en", f"models.help.{name}")
+
+    which = models.add_mutually_exclusive_group()
+    for name in ("verify", "repair", "undo", "export"):
+        which.add_argument(f"--{name}", metavar="NAME", help=words(name))
+    which.add_argument("--rename", nargs=2, metavar=("OLD", "NEW"), help=words("rename"))
+    which.add_argument("--delete", metavar="NAME", help=_help("delete"))
+    models.add_argument("--template", metavar="NAME", help=words("template"))
+    models.add_argument("--name", metavar="NEW", help=words("name"))
+    models.add_argument("--layout", choices=LAYOUTS, help=words("layout"))
+    # Another place than the engine's option of that name, which may stand before the command.
+    models.add_argument("--dtype", choices=DTYPES, dest="copy_dtype", help=words("dtype"))
+    models.add_argument("--lora", action="append", default=[], metavar="SRC[:SCALE]", help=words("lora"))
+
+
+def _fit_flags(commands: Any, what: str) -> None:
+    fit = commands.add_parser("fit", help=what, description=what)
+    fit.add_argument("name", metavar="NAME", help=say("en", "fit.help.name"))
+    fit.add_argument("--json", action="store_true", help=_help("json"))
+    _common_flags(fit)
+    _engine_flags(fit, command=True)
 
 
 def _setup_flags(setup: argparse.ArgumentParser) -> None:
@@ -149,8 +204,16 @@ def _setup_flags(setup: argparse.ArgumentParser) -> None:
     setup.add_argument("--layout", choices=LAYOUTS, help=_help("layout"))
     setup.add_argument("--dry-run", action="store_true", help=_help("dry_run"))
     setup.add_argument("--no-self-test", action="store_true", help=_help("no_self_test"))
+    setup.add_argument("--no-keep-sources", action="store_true", help=say("en", "lean.help"))
     setup.add_argument("--json", action="store_true", help=_help("json"))
     _common_flags(setup)
+
+
+def _bench_flags(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("name", metavar="MODEL", help=_help("chat_model"))
+    bench.add_argument("--json", action="store_true", help=say("en", "bench.help_json"))
+    _common_flags(bench)
+    _engine_flags(bench, command=True)
 
 
 def engine_options(args: argparse.Namespace) -> EngineOptions:
@@ -161,6 +224,8 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
     """
     if args.num_gpus < 0:
         raise UsageError("cli.negative", flag="--num-gpus", value=args.num_gpus)
+    if args.idle_unload < 0:
+        raise UsageError("cli.negative", flag="--idle-unload", value=args.idle_unload)
     if args.context < 0:
         raise UsageError("cli.negative", flag="--context", value=args.context)
     return EngineOptions(
@@ -172,7 +237,15 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         max_gpu_memory=args.max_gpu_memory,
         dtype=args.dtype,
         context=args.context,
+        idle_minutes=args.idle_unload,
+        url=args.url,
+        key_file=args.api_key_file,
     )
+
+
+def model_elsewhere(options: EngineOptions, name: str) -> EngineOptions:
+    """Return options that say which model a server elsewhere should use; ``-`` or nothing: the first it offers."""
+    return replace(options, remote_model="" if name == "-" else name) if options.engine == "remote" else options
 
 
 def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:

@@ -22,10 +22,12 @@ Role = Literal["system", "user", "assistant"]
 class EngineOptions:
     """How to load a model. ``num_gpus`` 0 means "as many as needed"; ``gpus`` names them by index instead.
 
-    ``max_gpu_memory`` is bytes per GPU (0: no cap); ``context`` is tokens (0: what the model was made for).
+    ``max_gpu_memory`` is bytes per GPU (0: no cap); ``context`` is tokens (0: what the model was made for). After
+    ``idle_minutes`` without a request the model gives its memory back until somebody asks again (0: never). ``url``,
+    ``remote_model`` (empty: the first one there) and ``key_file`` (a path, never the key) are for a server elsewhere.
     """
 
-    engine: str = "transformers"
+    engine: str = "auto"  # or a name of ``ENGINES``; ``choice`` says what automatic means
     device: Device = "auto"
     bits: Literal[16, 8, 4] = 16
     num_gpus: int = 0
@@ -33,6 +35,10 @@ class EngineOptions:
     max_gpu_memory: int = 0
     dtype: Dtype = "auto"
     context: int = 0
+    idle_minutes: int = 0
+    url: str = ""
+    remote_model: str = ""
+    key_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,25 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Where somebody stands in the queue: 1 is next. ``seconds`` is how long it may take, 0 while nobody can tell."""
+
+    place: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Piece:
-    """One step of a streamed reply: new text (maybe empty), and, in the last piece, why it ended and what it used."""
+    """One step of a streamed reply: new text (maybe empty), and, in the last piece, why it ended and what it used.
+
+    Before the first text there may be pieces that only say that one is ``waiting``.
+    """
 
     text: str = ""
     tokens: int = 0  # completion tokens so far
     finish: Finish | None = None
     usage: Usage | None = None
+    waiting: Waiting | None = None
 
 
 class EngineState(StrEnum):
@@ -96,6 +114,7 @@ class EngineState(StrEnum):
     STARTING = "starting"  # process started, not yet loading
     LOADING = "loading"  # reading weights
     READY = "ready"
+    ASLEEP = "asleep"  # unloaded after a time without requests; the next request loads it again
     STOPPING = "stopping"
     FAILED = "failed"
 
@@ -121,6 +140,14 @@ class EngineStatus:
     memory_bytes: int = 0  # resident memory of the engine process
     gpu_memory_bytes: int = 0
     pid: int = 0
+    slots: int = 0  # replies that are computed at once
+    computed_tokens: int = 0  # since this process began
+    cache_used: int = 0  # tokens of cache
+    cache_total: int = 0
+    restarts: int = 0  # of this load
+    restarted_at: float = 0.0  # seconds since the epoch, of the last restart
+    restarted_after: CriaError | None = None
+    offer: EngineOptions | None = None  # the next smaller way to load it, where memory was the trouble
 
 
 class ChatEngine(Protocol):

@@ -9,6 +9,7 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -28,11 +29,23 @@ class Endpoint:
     url: str
     key: str = field(default="", repr=False)
     model: str = ""
+    silence_s: float | None = None  # the longest wait for the next bytes; None: for ever (our own engines are watched)
+    left_out: tuple[str, ...] = ()  # fields of a request that this server does not take
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers every request carries."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def tls(url: str) -> ssl.SSLContext:
+    """Return how to speak TLS to a server: not at all on loopback, where reading the certificates would cost 30 ms."""
+    return _certificates() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _Ended:
@@ -95,10 +108,10 @@ async def stream_chat(
 
 
 async def _pieces(endpoint: Endpoint, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
-    body = protocol.request_json(messages, sampling, model=endpoint.model)
-    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
-    # No proxy, no certificates: engines are plain HTTP on loopback, and reading the machine's certificates takes 30 ms.
-    client = httpx.AsyncClient(timeout=timeout, trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    asked = protocol.request_json(messages, sampling, model=endpoint.model)
+    body = {name: value for name, value in asked.items() if name not in endpoint.left_out}
+    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, read=endpoint.silence_s)
+    client = httpx.AsyncClient(timeout=timeout, trust_env=False, verify=tls(endpoint.url))
     try:
         async with (
             client,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.engines import EngineKind
+from backend.engines.base import EngineOptions
 from backend.errors import UsageError, WeightsError
 from backend.library import RECORD
 from backend.weights.checkpoint import Checkpoint
@@ -64,6 +66,24 @@ def wanted_context(folder: ModelFolder, asked: int) -> int:
     if asked > folder.checkpoint.shape.max_positions:
         raise UsageError("engine.context_too_long", asked=asked, most=folder.checkpoint.shape.max_positions)
     return asked or folder.context
+
+
+def weights_bytes(folder: Path, options: EngineOptions, kind: EngineKind) -> int:
+    """Return the bytes of the weights that an engine would read of a folder, 0 where it reads none.
+
+    Raises:
+        UsageError: more context than the model can do.
+        WeightsError: it is not a model that can be loaded.
+    """
+    if kind.is_remote:
+        return 0
+    if not kind.computes:
+        if not folder.is_dir():
+            raise WeightsError("engine.no_folder", folder=str(folder))
+        return 0
+    opened = open_folder(folder)
+    wanted_context(opened, options.context)
+    return opened.checkpoint.nbytes
 
 
 def small_json(path: Path) -> Mapping[str, Any]:

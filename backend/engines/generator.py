@@ -31,6 +31,7 @@ class Step:
     text: str
     tokens: int
     finish: Finish | None = None
+    prompt_tokens: int = 0  # in the last step, where only the computing end can count them
 
 
 class Generator(Protocol):
@@ -72,7 +73,10 @@ class Generator(Protocol):
 
 @dataclass
 class Readiness:
-    """Where the process stands. The loading thread writes it, the server reads it; each field is set in one go."""
+    """Where the process stands. The loading thread writes it, the server reads it; each field is set in one go.
+
+    ``note``: what loading does now, where that is more than reading weights.
+    """
 
     folder: Path
     options: EngineOptions
@@ -81,6 +85,7 @@ class Readiness:
     total_bytes: int = 0
     error: CriaError | None = None
     generator: Generator | None = None
+    note: Message | None = None
 
 
 def check_room(prompt_tokens: int, sampling: Sampling, context: int) -> None:

@@ -1,7 +1,8 @@
 """Which load options can work together on which machine. Pure functions; knows nothing about processes or models."""
 
-from backend.engines import find_engine, require_packages
+from backend.engines import AUTO, USUAL, find_engine, require_packages
 from backend.engines.base import EngineOptions
+from backend.engines.relay.address import check_url
 from backend.errors import UsageError
 from backend.hardware import Gpu, Hardware
 
@@ -15,11 +16,17 @@ def check_options(options: EngineOptions, hardware: Hardware) -> None:
     Raises:
         UsageError: they cannot; the message names the option and the way out.
     """
-    kind = find_engine(options.engine)
+    kind = find_engine(USUAL if options.engine == AUTO else options.engine)  # automatic asks no more than that
     _check_numbers(options)
+    if kind.is_remote:
+        check_url(options.url)
+    if kind.programs and options.device in ("cpu", "mps"):
+        raise UsageError("remote.vllm_device", engine=options.engine, device=options.device)
     if not kind.computes:
         _check_idle_engine(options)
         return
+    if kind.cpu_only:
+        _check_cpu_engine(options)
     if options.device in ("cpu", "mps") and (options.num_gpus or options.gpus or options.max_gpu_memory):
         raise UsageError("engine.gpu_options_without_gpu", device=options.device)
     if options.device == "mps" and not hardware.mps:
@@ -27,14 +34,14 @@ def check_options(options: EngineOptions, hardware: Hardware) -> None:
     if options.bits != 16:
         if options.device == "mps":
             raise UsageError("engine.bits_on_mps", bits=options.bits)
-        require_packages("bitsandbytes")
+        require_packages(*kind.quantisers)
     _check_gpus(options, hardware)
 
 
 def _check_numbers(options: EngineOptions) -> None:
     if options.bits not in (16, 8, 4):
         raise UsageError("engine.bits", bits=options.bits)
-    for name in ("num_gpus", "max_gpu_memory"):
+    for name in ("num_gpus", "max_gpu_memory", "idle_minutes"):
         if getattr(options, name) < 0:
             raise UsageError("engine.negative", name=name, value=getattr(options, name))
     if options.context and not MIN_CONTEXT <= options.context <= MAX_CONTEXT:
@@ -51,6 +58,16 @@ def _check_idle_engine(options: EngineOptions) -> None:
         raise UsageError("engine.idle_bits", engine=options.engine, bits=options.bits)
     if options.num_gpus or options.gpus or options.max_gpu_memory or options.device in ("cuda", "mps"):
         raise UsageError("engine.idle_gpus", engine=options.engine)
+
+
+def _check_cpu_engine(options: EngineOptions) -> None:
+    """An engine that computes on the CPU and keeps 16-bit weights in float16."""
+    if options.device in ("cuda", "mps"):
+        raise UsageError("gguf.device", device=options.device)
+    if options.num_gpus or options.gpus or options.max_gpu_memory:
+        raise UsageError("engine.gpu_options_without_gpu", device="cpu")
+    if options.dtype not in ("auto", "float16"):
+        raise UsageError("gguf.dtype", dtype=options.dtype)
 
 
 def _check_gpus(options: EngineOptions, hardware: Hardware) -> None:

@@ -4,6 +4,7 @@ The child gets no proxy, no hub token and no network by way of the hub libraries
 that Ctrl-C in a terminal reaches Cria and not the engine; when Cria is gone, its standard input closes and it ends.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -25,6 +27,7 @@ from backend.settings import ROOT
 
 START_TIMEOUT_S = 60.0
 TERM_TIMEOUT_S = 5.0
+_DEATH_NOTICE_S = 2.0
 _DROPPED = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "hf_token", "hugging_face_hub_token", "hf_endpoint")
 _SET = {
     "HF_HUB_OFFLINE": "1",
@@ -51,14 +54,24 @@ class EngineProcess:
     """A running child. Construction returns when it listens; ``endpoint`` is where."""
 
     def __init__(
-        self, module: str, arguments: list[str], *, model: str, gpus: tuple[int, ...] | None, logs: Path
+        self,
+        module: str,
+        arguments: list[str],
+        *,
+        model: str,
+        gpus: tuple[int, ...] | None,
+        logs: Path,
+        has_family: bool = False,
     ) -> None:
         """Start ``python -m module``; what it prints goes to a file of its own in the folder ``logs``.
+
+        ``has_family``: it starts processes of its own, whose memory counts as its own and which end with it.
 
         Raises:
             EngineError: it ended or did not speak up before it listened; the message has its last words.
         """
         self.dismissed = False  # it ended because we wanted it to
+        self._has_family = has_family
         self._fault: tuple[str, float] | None = None  # why it was given up, and after how many seconds
         key = secrets.token_urlsafe(32)
         # A run-time child of this very interpreter: the environment is read here only to be handed on.
@@ -110,17 +123,38 @@ class EngineProcess:
             return EngineError("engine.killed", signal=_signal_name(-code), log=self.log.last_words())
         return EngineError("engine.died", code=code, log=self.log.last_words())
 
+    async def why_lost(self, error: EngineError) -> EngineError:
+        """Return a better error for a broken connection: usually the child has just died, and its log says why."""
+        end = time.monotonic() + _DEATH_NOTICE_S
+        while time.monotonic() < end:
+            death = self.death()
+            if self.dismissed:
+                return EngineError("engine.unloaded")
+            if death is not None:
+                return death
+            await asyncio.sleep(0.05)
+        return error
+
     def give_up(self, key: str, seconds: float) -> None:
         """End the child at once because of a fault; ``death`` tells which to whoever asks."""
         self._fault = (key, seconds)
         self.kill()
 
     def memory(self) -> int:
-        """Return resident bytes of the child; 0 when it is gone."""
-        try:
-            return int(psutil.Process(self.pid).memory_info().rss)
-        except psutil.Error:
-            return 0
+        """Return resident bytes of the child and its family; 0 when it is gone."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(psutil.Error):
+                total += int(psutil.Process(pid).memory_info().rss)
+        return total
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the process ids of the child and its family."""
+        found = [self.pid]
+        if self._has_family:
+            with contextlib.suppress(psutil.Error):
+                found += [one.pid for one in psutil.Process(self.pid).children(recursive=True)]
+        return tuple(found)
 
     def end(self) -> None:
         """End the child: politely, then not. Returns when it is gone."""
@@ -142,6 +176,9 @@ class EngineProcess:
         self._close_pipes()
 
     def _close_pipes(self) -> None:
+        if self._has_family:  # the child leads a group of its own; whoever of it is left ends now
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.log.wait()
         for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
             if pipe is not None:
@@ -156,8 +193,8 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def gpu_memory(pid: int) -> int:
-    """Return the bytes of GPU memory a process holds, as the driver counts; 0 where nobody can tell."""
+def gpu_memory(pids: tuple[int, ...]) -> int:
+    """Return the bytes of GPU memory that processes hold, as the driver counts; 0 where nobody can tell."""
     try:
         import pynvml as nvml
     except ImportError:
@@ -170,7 +207,7 @@ def gpu_memory(pid: int) -> int:
     with contextlib.suppress(nvml.NVMLError):
         for index in range(nvml.nvmlDeviceGetCount()):
             for process in nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(index)):
-                if process.pid == pid:
+                if process.pid in pids:
                     total += process.usedGpuMemory or 0
     with contextlib.suppress(nvml.NVMLError):
         nvml.nvmlShutdown()

@@ -18,10 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import uvicorn
 
 from backend.engines.base import EngineOptions, EngineState
 from backend.engines.generator import Generator, Readiness
+from backend.engines.memory import is_out_of_memory, out_of_memory
 from backend.engines.server_app import build_app
 from backend.errors import CriaError, unexpected
 
@@ -82,13 +84,17 @@ def _load(load: Load, readiness: Readiness) -> None:
         readiness.error, readiness.state = error, EngineState.FAILED
     except Exception as problem:  # noqa: BLE001 - whatever loading runs into, the parent must be able to read it
         traceback.print_exc()
-        readiness.error, readiness.state = unexpected(problem), EngineState.FAILED
+        readiness.error = out_of_memory(problem) if is_out_of_memory(problem) else unexpected(problem)
+        readiness.state = EngineState.FAILED
 
 
 def _end_with_parent() -> None:
     with contextlib.suppress(OSError):
         while sys.stdin.buffer.read(4096):
             pass
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
     os._exit(0)
 
 

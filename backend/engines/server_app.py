@@ -77,6 +77,7 @@ def build_app(readiness: Readiness, key: str) -> FastAPI:
             "active": desk.active,
             "waiting": desk.waiting,
             "tokens_per_s": round(desk.tokens_per_s(), 3),
+            "slots": readiness.generator.slots if readiness.generator else 0,
             "rss_bytes": psutil.Process().memory_info().rss,
             **figures,
         }
@@ -104,14 +105,16 @@ def health_json(readiness: Readiness) -> dict[str, Any]:
     """Return where the process stands, as the supervisor reads it."""
     generator = readiness.generator
     error = readiness.error or (generator.problem() if generator else None)
+    note = generator.note if generator else readiness.note
     return {
         "state": (EngineState.FAILED if error else readiness.state).value,
+        "model": getattr(generator, "model", ""),  # an engine elsewhere says which model it has
         "loaded_bytes": readiness.loaded_bytes,
         "total_bytes": readiness.total_bytes,
         "error": error.to_json() if error else None,
         "context": generator.context if generator else 0,
         "placement": generator.placement.to_json() if generator else None,
-        "note": generator.note.to_json() if generator and generator.note else None,
+        "note": note.to_json() if note else None,
     }
 
 
@@ -183,6 +186,7 @@ class _Reply:
         self._arrived = arrived
         self._first = self._last = 0.0
         self._tokens = 0
+        self._prompt_tokens = prompt.tokens
 
     async def steps(self) -> AsyncGenerator[Step, None]:
         """Yield the generator's steps, from the moment a slot is free."""
@@ -194,6 +198,7 @@ class _Reply:
                     yield step
 
     def _measure(self, step: Step) -> None:
+        self._prompt_tokens = step.prompt_tokens or self._prompt_tokens
         if step.tokens > self._tokens:
             self._last = time.monotonic()
             self._first = self._first or self._last
@@ -202,7 +207,7 @@ class _Reply:
 
     def _usage(self) -> Usage:
         waited = self._first - self._arrived if self._first else 0.0
-        return Usage(self._prompt.tokens, self._tokens, round(waited, 4), round(self._last - self._first, 4))
+        return Usage(self._prompt_tokens, self._tokens, round(waited, 4), round(self._last - self._first, 4))
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yield the reply as server-sent events; an error in mid-reply is the last event."""

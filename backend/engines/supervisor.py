@@ -1,39 +1,40 @@
-"""The one engine of an app: starts it, follows its loading, notices when it is ready, dies or hangs, and ends it.
+"""The one engine of an app: starts it, follows its loading, starts it again after a crash, lets it sleep, and ends it.
 
-One thread per load looks after one process. What anybody sees is an immutable ``EngineStatus`` that this thread
-replaces as a whole, so ``status`` never waits; chatting works from any event loop. Knows nothing about torch or pages.
+One thread per load looks after one process at a time. What anybody sees is an immutable ``EngineStatus`` that this
+thread replaces as a whole, so ``status`` never waits; chatting works from any event loop. Knows nothing about torch or
+pages.
 """
 
 import asyncio
 import dataclasses
-import json
-import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any
-
-import httpx
 
 from backend import hardware
-from backend.engines import EngineKind, find_engine
+from backend.engines import find_engine
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Piece, Sampling
+from backend.engines.choice import choose_engine
 from backend.engines.client import stream_chat
-from backend.engines.folder import open_folder, wanted_context
+from backend.engines.folder import weights_bytes
+from backend.engines.memory import memory_was_short
 from backend.engines.options import check_options, choose_gpus
-from backend.engines.process import EngineProcess, gpu_memory
-from backend.engines.pulse import HUNG_AFTER_S, STALLED_AFTER_S, Pulse
+from backend.engines.process import EngineProcess
+from backend.engines.pulse import HUNG_AFTER_S, STALLED_AFTER_S
+from backend.engines.recovery import DELAYS_S, Recovery
 from backend.engines.serve import arguments
-from backend.errors import CriaError, EngineError, WeightsError, error_from_json, unexpected
+from backend.engines.smaller import smaller
+from backend.engines.watcher import Plan, Watcher
+from backend.errors import CriaError, EngineError, unexpected
 from backend.text import Message
 
 LOADING_POLL_S = 0.1
 READY_POLL_S = 0.5
-ANSWER_TIMEOUT_S = 5.0
-_DEATH_NOTICE_S = 2.0
+MINUTE_S = 60.0
 _LOST = frozenset(("engine.lost", "engine.cut_off"))  # the connection broke: perhaps the process did
+_COMING = frozenset((EngineState.STARTING, EngineState.LOADING))
 
 Probe = Callable[[], hardware.Hardware]
 
@@ -48,17 +49,22 @@ class Supervisor:
         probe: Probe | None = None,
         hung_after_s: float = HUNG_AFTER_S,
         stalled_after_s: float = STALLED_AFTER_S,
+        restart_delays_s: Sequence[float] = DELAYS_S,
     ) -> None:
         self._logs_dir = logs_dir
         self._probe: Probe = probe or (lambda: hardware.probe(logs_dir))
         self._patience = (hung_after_s, stalled_after_s)
-        self._lock = threading.Lock()  # guards the four fields below; held for moments only
+        self._delays_s = tuple(restart_delays_s)
+        self._lock = threading.Lock()  # guards the fields below; held for moments only
         self._turn = 0  # counts loads and unloads; a thread whose turn is over leaves the status alone
         self._status = EngineStatus()
         self._since = time.monotonic()
         self._closed = False
-        self._changing = threading.Lock()  # held while a process is being started or ended
+        self._chats, self._used = 0, time.monotonic()  # open chats, and when one was open last
+        self._asleep: Path | None = None  # the folder to wake up with
         self._process: EngineProcess | None = None
+        self._changing = threading.Lock()  # held while a process is being started or ended
+        self._waking = threading.Lock()  # held while somebody wakes the engine: the others need not
 
     # -- what everybody may do
 
@@ -70,24 +76,26 @@ class Supervisor:
         return dataclasses.replace(status, seconds=time.monotonic() - since, log_tail=tail)
 
     async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncGenerator[Piece, None]:
-        """Stream one reply. Closing the generator stops the computation within one token.
+        """Stream one reply. Closing the generator stops the computation within one token. Wakes a sleeping engine.
 
         Raises:
             EngineError: no engine is ready, it refused, or it died (what was produced came before).
             ContextFull: the conversation leaves no room for a reply.
         """
-        with self._lock:
-            ready, process = self._status.state is EngineState.READY, self._process
-        if not ready or process is None:
-            raise EngineError("engine.not_ready")
-        try:
-            async with aclosing(stream_chat(process.endpoint, messages, sampling)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        except EngineError as error:
-            if error.key not in _LOST:
-                raise
-            raise await _why_lost(process, error) from error
+        with self._in_use():
+            await self._awake()
+            with self._lock:
+                ready, process = self._status.state is EngineState.READY, self._process
+            if not ready or process is None:
+                raise EngineError("engine.not_ready")
+            try:
+                async with aclosing(stream_chat(process.endpoint, messages, sampling)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            except EngineError as error:
+                if error.key not in _LOST:
+                    raise
+                raise await process.why_lost(error) from error
 
     # -- what an administrator may do
 
@@ -99,15 +107,16 @@ class Supervisor:
             WeightsError: the folder is not a loadable model; nothing was unloaded.
         """
         machine = self._probe()
+        options, remark = choose_engine(options, machine, folder)
         check_options(options, machine)
         kind = find_engine(options.engine)
-        total = _check_folder(folder, options, kind)
+        total = weights_bytes(folder, options, kind)
         first = EngineStatus(EngineState.STARTING, folder.name, options, total_bytes=total)
         with self._lock:
             if self._closed:
                 raise EngineError("engine.not_ready")
             turn = self._next_turn(first)
-        plan = _Plan(turn, folder, options, kind, choose_gpus(options, machine), watch_gpu=bool(machine.gpus))
+        plan = Plan(turn, folder, options, kind, choose_gpus(options, machine), machine, remark)
         threading.Thread(target=self._run, args=(plan,), name=f"engine-{turn}", daemon=True).start()
 
     def unload(self) -> None:
@@ -140,94 +149,159 @@ class Supervisor:
                 return status
             if status.state is EngineState.FAILED and status.error is not None:
                 raise status.error
-            if status.state in (EngineState.OFF, EngineState.STOPPING):
+            if status.state not in _COMING:
                 raise EngineError("engine.not_ready")
             if time.monotonic() > end:
                 raise EngineError("engine.not_in_time", seconds=timeout_s)
             time.sleep(0.02)
 
-    # -- the thread that looks after one process
+    # -- the thread that looks after one load
 
-    def _run(self, plan: "_Plan") -> None:
+    def _run(self, plan: Plan) -> None:
+        recovery = Recovery(self._delays_s)
         try:
-            with self._changing:
-                if not self._is_turn(plan.turn):
-                    return  # a later load came first: what runs now is its process
-                self._end_process()
-                process = EngineProcess(
-                    plan.kind.module,
-                    arguments(plan.folder, plan.options),
-                    model=plan.folder.name,
-                    gpus=plan.gpus,
-                    logs=self._logs_dir,
-                )
-                with self._lock:
-                    self._process = process
-            self._watch(plan, process)
-        except CriaError as error:
-            self._fail(plan.turn, error)
-        except Exception as problem:  # noqa: BLE001 - a thread nobody awaits: its end must be seen in the status
-            self._fail(plan.turn, unexpected(problem))
-
-    def _watch(self, plan: "_Plan", process: EngineProcess) -> None:
-        """Follow a process until its turn is over or it is; raises why it failed."""
-        pulse = Pulse(*self._patience)
-        with httpx.Client(
-            base_url=process.endpoint.url,
-            headers=process.endpoint.headers,
-            timeout=ANSWER_TIMEOUT_S,
-            trust_env=False,
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        ) as client:
             while self._is_turn(plan.turn):
-                death = process.death()
-                if death is not None:
-                    raise death
-                with suppress(httpx.HTTPError, ValueError):
-                    self._read(plan, process, client, pulse=pulse)
-                fault = pulse.fault()
-                if fault is not None:
-                    process.give_up(*fault)
-                    continue
-                time.sleep(READY_POLL_S if self._status.state is EngineState.READY else LOADING_POLL_S)
+                fault = self._follow(plan, recovery)
+                if fault is None:
+                    return
+                self._pause(plan, recovery, fault)
+        except CriaError as error:
+            self._fail(plan, error)
+        except Exception as problem:  # noqa: BLE001 - a thread nobody awaits: its end must be seen in the status
+            self._fail(plan, unexpected(problem))
 
-    def _read(self, plan: "_Plan", process: EngineProcess, client: httpx.Client, *, pulse: Pulse) -> None:
-        health = _json(client.get("/health"))
-        if health.get("error"):
-            raise error_from_json(health["error"])
-        state = EngineState(health["state"])
-        figures = _json(client.get("/stats")) if state is EngineState.READY else {}
-        pulse.take(active=int(figures.get("active", 0)), steps=int(figures.get("steps", 0)))
-        status = EngineStatus(
-            state,
-            plan.folder.name,
-            plan.options,
-            loaded_bytes=int(health["loaded_bytes"]),
-            total_bytes=int(health["total_bytes"]) or self._status.total_bytes,
-            context=int(health["context"]),
-            placement=_message(health["placement"]),
-            note=_message(health["note"]),
-            active=int(figures.get("active", 0)),
-            waiting=int(figures.get("waiting", 0)),
-            tokens_per_s=float(figures.get("tokens_per_s", 0.0)),
-            memory_bytes=process.memory(),
-            gpu_memory_bytes=gpu_memory(process.pid) if plan.watch_gpu else 0,
-            pid=process.pid,
-        )
-        self._set(plan.turn, status)
+    def _follow(self, plan: Plan, recovery: Recovery) -> CriaError | None:
+        """Start a process and follow it to its end; return why it crashed once it had been ready, None if all is well.
 
-    def _fail(self, turn: int, error: CriaError) -> None:
+        Raises:
+            CriaError: it never got ready.
+        """
+        ready = recovery.restarts.count > 0
+        try:
+            process = self._start(plan)
+            if process is None:
+                return None
+            with Watcher(plan, process, self._patience) as watcher:
+                try:
+                    self._watch(plan, watcher, recovery)
+                finally:
+                    ready = ready or watcher.ready
+        except CriaError as error:
+            if not ready:
+                raise
+            return error
+        return None
+
+    def _start(self, plan: Plan) -> EngineProcess | None:
+        """Start the process in place of the one there is; None when a later load came first: then its process runs."""
+        with self._changing:
+            if not self._is_turn(plan.turn):
+                return None
+            self._end_process()
+            told = arguments(plan.folder, plan.options)
+            process = EngineProcess(
+                plan.kind.module,
+                told,
+                model=plan.folder.name,
+                gpus=plan.gpus,
+                logs=self._logs_dir,
+                has_family=plan.kind.has_family,
+            )
+            with self._lock:
+                self._process = process
+        return process
+
+    def _watch(self, plan: Plan, watcher: Watcher, recovery: Recovery) -> None:
+        """Show how the process is until its turn is over or it goes to sleep; raises why it ended by itself."""
+        while self._is_turn(plan.turn):
+            status = watcher.look()
+            if status is not None:
+                total = status.total_bytes or self._status.total_bytes
+                self._set(plan.turn, recovery.restarts.on(dataclasses.replace(status, total_bytes=total)))
+            if watcher.ready and self._fall_asleep(plan):
+                return
+            time.sleep(READY_POLL_S if watcher.ready else LOADING_POLL_S)
+
+    def _pause(self, plan: Plan, recovery: Recovery, fault: CriaError) -> None:
+        """Give the memory of a crashed process back, and wait before the next start.
+
+        Raises:
+            CriaError: the crash itself, when there should be no next start.
+        """
+        delay = recovery.delay(fault, self._offer(plan, fault))
+        if delay is None:
+            raise fault
+        note = Message("ops.restarting", {"seconds": delay})
+        status = EngineStatus(EngineState.STARTING, self._status.model, plan.options, note=note)
+        self._set(plan.turn, recovery.restarts.on(status))
+        with self._changing:
+            if self._is_turn(plan.turn):
+                self._end_process()
+        end = time.monotonic() + delay
+        while self._is_turn(plan.turn) and time.monotonic() < end:
+            time.sleep(min(LOADING_POLL_S, delay))
+
+    def _fail(self, plan: Plan, error: CriaError) -> None:
         """Show why it failed, and give its memory back; the last log lines stay."""
-        with self._lock:
+        offer = self._offer(plan, error)
+        with self._changing:
+            if not self._is_turn(plan.turn):
+                return
             process = self._process
-            mine = turn == self._turn
-        tail = process.log.tail() if process and mine else ()
-        if mine:
-            with self._changing:
-                if self._is_turn(turn):
-                    self._end_process()
-        status = EngineStatus(EngineState.FAILED, self._status.model, self._status.options, error=error, log_tail=tail)
-        self._set(turn, status)
+            tail = process.log.tail() if process else ()
+            self._end_process()
+        last = self._status
+        status = EngineStatus(EngineState.FAILED, last.model, plan.options, error=error, log_tail=tail, offer=offer)
+        self._set(plan.turn, dataclasses.replace(status, restarts=last.restarts))
+
+    def _offer(self, plan: Plan, error: CriaError) -> EngineOptions | None:
+        return smaller(plan.options, plan.machine, self._status.context) if memory_was_short(error) else None
+
+    # -- sleeping
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep the engine from falling asleep while the block runs."""
+        with self._lock:
+            self._chats += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._chats, self._used = self._chats - 1, time.monotonic()
+
+    def _fall_asleep(self, plan: Plan) -> bool:
+        """End the process if nobody has asked for anything in so many minutes; tell whether that was done."""
+        idle_s = plan.options.idle_minutes * MINUTE_S
+        with self._lock:
+            quiet_s = time.monotonic() - max(self._used, self._since)
+            if not idle_s or self._chats or quiet_s < idle_s or plan.turn != self._turn:
+                return False
+            note = Message("ops.asleep", {"time": time.strftime("%H:%M"), "minutes": plan.options.idle_minutes})
+            self._asleep = plan.folder
+            turn = self._next_turn(EngineStatus(EngineState.ASLEEP, self._status.model, plan.options, note=note))
+        with self._changing:
+            if self._is_turn(turn):
+                self._end_process()
+        return True
+
+    async def _awake(self) -> None:
+        """Wake a sleeping engine and wait until it has got up, or has failed to."""
+        with self._lock:
+            asleep = self._status.state is EngineState.ASLEEP
+        if asleep:
+            await asyncio.to_thread(self._wake)
+        while (status := self.status()).state in _COMING:
+            await asyncio.sleep(LOADING_POLL_S)
+        if asleep and status.error is not None:
+            raise status.error
+
+    def _wake(self) -> None:
+        with self._waking:
+            with self._lock:
+                folder, status = self._asleep, self._status
+            if status.state is EngineState.ASLEEP and folder is not None:
+                self.load(folder, status.options)
 
     # -- small things
 
@@ -255,50 +329,3 @@ class Supervisor:
             process, self._process = self._process, None
         if process is not None:
             process.end()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """One load: what to start and whose turn it is."""
-
-    turn: int
-    folder: Path
-    options: EngineOptions
-    kind: EngineKind
-    gpus: tuple[int, ...] | None
-    watch_gpu: bool
-
-
-def _check_folder(folder: Path, options: EngineOptions, kind: EngineKind) -> int:
-    """Make sure that a folder can be loaded, and return the bytes of its weights."""
-    if not kind.computes:
-        if not folder.is_dir():
-            raise WeightsError("engine.no_folder", folder=str(folder))
-        return 0
-    opened = open_folder(folder)
-    wanted_context(opened, options.context)
-    return opened.checkpoint.nbytes
-
-
-async def _why_lost(process: EngineProcess, error: EngineError) -> EngineError:
-    """Return a better error for a broken connection: usually the process has just died, and its log says why."""
-    end = time.monotonic() + _DEATH_NOTICE_S
-    while time.monotonic() < end:
-        death = process.death()
-        if process.dismissed:
-            return EngineError("engine.unloaded")
-        if death is not None:
-            return death
-        await asyncio.sleep(0.05)
-    return error
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    if response.status_code != httpx.codes.OK:
-        raise ValueError(f"status {response.status_code}")
-    data: dict[str, Any] = json.loads(response.content)
-    return data
-
-
-def _message(data: Any) -> Message | None:
-    return Message.from_json(data) if data else None

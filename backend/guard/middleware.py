@@ -13,8 +13,9 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.engines.tally import Tally
 from backend.guard import admin, visitors
-from backend.guard.admin import Admin
+from backend.guard.admin import Admin, same
 from backend.guard.denied import Denied
 from backend.guard.headers import Outgoing
 from backend.guard.hosts import Hosts, check_fetch_site, check_origin, network_of
@@ -32,7 +33,10 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class Guard:
-    """Wraps an ASGI app. Everything it remembers is bounded and lives in this process; ``clock`` counts seconds."""
+    """Wraps an ASGI app. Everything it remembers is bounded and lives in this process; ``clock`` counts seconds.
+
+    What it turns away is counted in ``tally``.
+    """
 
     def __init__(
         self,
@@ -40,10 +44,12 @@ class Guard:
         settings: Settings,
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        tally: Tally | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
-        self._limits = limits
+        self._limits, self._tally = limits, tally
+        self._api_key = settings.api_key
         self._hosts = Hosts(settings.allow_hosts, listen=settings.listen)
         self._admin = Admin(settings.admin_token, listen=settings.listen, clock=clock)
         self._sessions = SessionOwners(clock)
@@ -71,6 +77,8 @@ class Guard:
                     scope = self._identified(visit, body, out)
                     await self._app(scope, replayed(body, receive) if visit.has_body else receive, out)
             except Denied as problem:
+                if self._tally is not None:
+                    self._tally.refused(str(int(problem.status)))
                 head = [_JSON if visit.as_json else _TEXT, *problem.headers()]
                 await out.answer(problem.status, head, problem.body(visit.language, as_json=visit.as_json))
             finally:
@@ -132,7 +140,8 @@ class Guard:
     def _is_admin(self, visit: Visit) -> bool:
         """A program may bring the token itself. On the gateway a bearer is an API key and no way to guess tokens."""
         kind, _, token = visit.headers.get("authorization", "").partition(" ")
-        if visit.kind is not Kind.API and self._admin.asks and kind.lower() == "bearer":
+        is_key = visit.kind is Kind.API or (visit.kind is Kind.METRICS and same(token.strip(), self._api_key))
+        if not is_key and self._admin.asks and kind.lower() == "bearer":
             self._admin.check_token(token.strip(), client=network_of(visit.client))
             return True
         return self._admin.knows(visit.cookies.get(admin.COOKIE))

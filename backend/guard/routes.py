@@ -15,6 +15,7 @@ class Kind(StrEnum):
     ASSET = "asset"  # scripts, styles, icons: the same for everybody
     GRADIO = "gradio"  # the page talking to its server, in the name of one browser tab
     API = "api"  # programs; they bring keys of their own
+    METRICS = "metrics"  # a program; it brings the API key or the administrator's token
     ADMIN = "admin"  # the guard's own: log in, log out
     OFF = "off"
 
@@ -24,7 +25,7 @@ _EXACT = {
     "/admin/login": Kind.ADMIN,
     "/admin/logout": Kind.ADMIN,
     "/health": Kind.API,
-    "/metrics": Kind.API,
+    "/metrics": Kind.METRICS,
     "/favicon.ico": Kind.ASSET,
     "/theme.css": Kind.ASSET,
     "/robots.txt": Kind.ASSET,

@@ -65,7 +65,8 @@ class Visit:
     @property
     def as_json(self) -> bool:
         """Tell whether a program reads the answer."""
-        return self.kind in {Kind.API, Kind.GRADIO, Kind.ADMIN} or "text/html" not in self.headers.get("accept", "")
+        programs = {Kind.API, Kind.METRICS, Kind.GRADIO, Kind.ADMIN}
+        return self.kind in programs or "text/html" not in self.headers.get("accept", "")
 
     @property
     def secure(self) -> bool:

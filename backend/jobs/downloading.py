@@ -12,6 +12,7 @@ from pathlib import Path
 from backend.events import Event, FileProgress, Progress
 from backend.jobs.together import Halt, together
 from backend.sources.fetch import Options, fetch
+from backend.sources.gate import Gate
 from backend.sources.pace import Bucket
 from backend.sources.pinned import Pinned
 
@@ -19,9 +20,17 @@ _LEAST = 2  # connections of a small source
 
 
 def download(
-    remotes: Sequence[Pinned], downloads: Path, *, options: Options, bucket: Bucket, cancelled: Callable[[], bool]
+    remotes: Sequence[Pinned],
+    downloads: Path,
+    *,
+    options: Options,
+    bucket: Bucket,
+    gate: Gate | None = None,
+    cancelled: Callable[[], bool],
 ) -> Iterator[Event]:
     """Fetch all sources into their folders below ``downloads``; they share the connections by their sizes.
+
+    With a ``gate`` files wait until they may begin.
 
     Raises as ``fetch`` does.
     """
@@ -34,7 +43,9 @@ def download(
         count = max(min(_LEAST, options.connections), share)
         mine = replace(options, connections=count, per_file=count)
         folder = remote.folder(downloads)
-        yield from fetch(remote.listing, folder, options=mine, others=remote.others, bucket=bucket, cancelled=halt)
+        yield from fetch(
+            remote.listing, folder, options=mine, others=remote.others, bucket=bucket, gate=gate, cancelled=halt
+        )
 
     for name, event in together({name: partial(one, remote) for name, remote in folders.items()}, halt):
         if not isinstance(event, Progress):

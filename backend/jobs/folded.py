@@ -18,6 +18,7 @@ _ENDINGS = {"done": JobState.DONE, "failed": JobState.FAILED, "cancelled": JobSt
 @dataclass
 class _StepFold:
     plan: Step
+    planned_s: float
     state: JobState = JobState.QUEUED
     began: float = 0.0
     last: float = 0.0
@@ -72,12 +73,12 @@ class _StepFold:
         """Return how much of the step's time is spent: its start-up by the clock, the rest by bytes."""
         if self.state is JobState.DONE:
             return 1.0
-        if self.state is not JobState.RUNNING or not self.plan.seconds:
+        if self.state is not JobState.RUNNING or not self.planned_s:
             return 0.0
         start = min(self.seconds, self.plan.fixed_s)
         if self.fraction > 0:
             start = max(start, self.plan.fixed_s * self.fraction)
-        return (start + self.fraction * (self.plan.seconds - self.plan.fixed_s)) / self.plan.seconds
+        return (start + self.fraction * (self.planned_s - self.plan.fixed_s)) / self.planned_s
 
     @property
     def seconds_left(self) -> float | None:
@@ -104,7 +105,7 @@ class _StepFold:
             seconds_left=self.seconds_left if shown is JobState.RUNNING else None,
             seconds=self.seconds,
             note=self.note if shown is JobState.RUNNING else None,
-            planned_s=self.plan.seconds,
+            planned_s=self.planned_s,
             planned_memory=self.plan.memory,
             memory=self.memory,
             files=self.files if shown is JobState.RUNNING else (),
@@ -127,7 +128,7 @@ class FoldedJob:
     steps: dict[str, _StepFold] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.steps = {step.id: _StepFold(step) for step in self.plan.steps}
+        self.steps = {step.id: _StepFold(step, step.seconds(self.plan.rates)) for step in self.plan.steps}
 
     def finished(self, step: str) -> bool:
         """Tell whether a step is done, so that a resumed job need not do it again."""
@@ -182,7 +183,7 @@ class FoldedJob:
         if not alive and state in {JobState.RUNNING, JobState.QUEUED}:
             state = JobState.INTERRUPTED
         planned = self.plan.seconds or 1.0
-        fraction = sum(fold.share * fold.plan.seconds for fold in self.steps.values()) / planned
+        fraction = sum(fold.share * fold.planned_s for fold in self.steps.values()) / planned
         return JobView(
             id=self.id,
             recipe=self.plan.recipe,
@@ -209,5 +210,5 @@ class FoldedJob:
             if fold.state is JobState.RUNNING and fold.seconds_left is not None:
                 left += fold.seconds_left
             elif fold.state is not JobState.DONE:
-                left += fold.plan.seconds * (1 - fold.share)
+                left += fold.planned_s * (1 - fold.share)
         return left

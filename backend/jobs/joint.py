@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from backend.jobs.steps import Context
+from backend.jobs.context import Context
 from backend.jobs.together import Halt
-from backend.sources.arriving import Arriving
 from backend.sources.pace import Bucket
 
 
@@ -27,6 +26,7 @@ def make_joint(context: Context) -> Joint | None:
     if not plan.remotes or any(context.open(spec).packed for spec in plan.sources):
         return None
     halt = Halt(context.cancelled)
-    sources = [(remote.listing, remote.folder(context.downloads)) for remote in plan.remotes]
-    arriving = Arriving(context.staged, sources, options=options, bucket=Bucket(options.rate), cancelled=halt)
+    arriving = context.make_arriving(halt, bucket=Bucket(options.rate))
+    if context.lean is not None:
+        context.lean.begin(arriving)
     return Joint(replace(context, cancelled=halt, arriving=arriving), halt)

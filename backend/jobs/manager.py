@@ -1,4 +1,4 @@
-"""Jobs as a whole: start, list, cancel, resume, delete. Knows nothing about what a step does or how a job is drawn.
+"""Jobs as a whole: start, list, pause, resume, delete. Knows nothing about what a step does or how a job is drawn.
 
 Every answer is read from the job folders, so a second manager in another process (the page, a terminal) sees and steers
 the same jobs. What a manager keeps in memory is how far it has read each journal, and what it was given for one job.
@@ -26,7 +26,7 @@ from backend.jobs.view import JobState, JobView
 from backend.locks import is_locked, try_lock
 from backend.plan import Plan
 from backend.settings import ROOT
-from backend.storage import disk_bytes
+from backend.storage import disk_bytes, replace_file
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 PLAN, JOURNAL, LOCK, CANCEL, OUTPUT = "plan.json", "journal.jsonl", "lock", "cancel", "worker.log"
@@ -59,12 +59,14 @@ class JobManager:
         *,
         worker: str = "backend.jobs.worker",
         environment: Mapping[str, str] = MappingProxyType({}),
+        place: str = "jobs",
     ) -> None:
-        """``environment`` is added to each worker's: what it must know and no file may hold."""
+        """``environment`` is added to each worker's: what it must know and no file may hold. ``place`` is the folder
+        that keeps the jobs: those of one place take turns."""
         self._data_dir = data_dir
         self._worker = worker
         self._environment = dict(environment)
-        self._jobs_dir = data_dir / "jobs"
+        self._jobs_dir = data_dir / place
         self._models_dir = data_dir / "models"
         self._followed: dict[str, _Followed] = {}
         self._given: dict[str, Mapping[str, str]] = {}
@@ -211,8 +213,8 @@ class JobManager:
         with self._guard:
             return (self._followed.get(job) or self._follow(folder)).folded.plan
 
-    def cancel(self, job: str) -> None:
-        """Ask a job to stop; it does within about a second, and can be resumed.
+    def pause(self, job: str) -> None:
+        """Ask a job to stop; it does within about a second, keeps everything, and can be resumed.
 
         Raises:
             JobError: there is none of that id.
@@ -232,6 +234,29 @@ class JobManager:
             raise JobError("job.running", job=job)
         self._give(job, environment)
         self._launch(job)
+
+    def change(self, job: str, plan: Plan) -> None:
+        """Replace what a stopped job was asked to do; the steps it has done stay done.
+
+        Raises:
+            JobError: there is none of that id, it is running, or it is done.
+            MachineError: the data folder cannot be written.
+        """
+        view = self.view(job)
+        if view.state is JobState.DONE:
+            raise JobError("job.done", name=view.model)
+        handle = try_lock(self._folder(job) / LOCK, patience_s=_LEAVING_S)
+        if handle is None:
+            raise JobError("job.running", job=job)
+        try:
+            replace_file(self._jobs_dir / job / PLAN, json.dumps(plan.to_json(), indent=1).encode())
+        except OSError as problem:
+            what = problem.strerror or str(problem)
+            raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
+        finally:
+            os.close(handle)
+        with self._guard:
+            self._followed.pop(job, None)
 
     def delete(self, job: str) -> None:
         """Remove a job that is not running, with its unfinished model. A finished model stays.

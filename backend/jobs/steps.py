@@ -4,92 +4,37 @@
 """
 
 import errno
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from backend.composition import compose, folders, rehearse
-from backend.errors import CriaError, JobError, MachineError, SourceError, WeightsError, unexpected
+from backend.arrival import Output
+from backend.composition import compose, rehearse
+from backend.errors import CriaError, JobError, MachineError, WeightsError, unexpected
 from backend.events import Event, Log, Progress
+from backend.jobs.completing import finish
+from backend.jobs.context import Context as Context
 from backend.jobs.downloading import download
+from backend.jobs.lean import REMOVED
+from backend.jobs.narration import told
 from backend.jobs.trial import Trial
-from backend.jobs.view import Sample
 from backend.plan import TRY, Plan
 from backend.recipes import META
-from backend.sources.access import Access
 from backend.sources.archive import unpack
-from backend.sources.arriving import Arriving, Differs
-from backend.sources.folder import builtin_path, check_source, fetch_bytes, open_source
+from backend.sources.arriving import Differs
+from backend.sources.folder import check_source, fetch_bytes
 from backend.sources.pace import Bucket
 from backend.sources.source import Source
 from backend.storage import free_bytes
 from backend.text import Message
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.disk import await_arrivals, source_file
-from backend.weights.dtypes import CONFIG_NAMES
-from backend.weights.finish import Finished, finish_folder, rehearse_finish
-from backend.weights.meta_finish import finish_meta
-from backend.weights.meta_save import save_meta
+from backend.weights.meta_save import planned_files, save_meta
 from backend.weights.partial import publish
-from backend.weights.provenance import Origin, Provenance, SelfTest, read_cria_json, write_cria_json
+from backend.weights.provenance import Provenance, SelfTest, read_cria_json, write_cria_json
 from backend.weights.verify import verify
-from backend.weights.writer import save, written
-
-_MAX_QUESTIONS = 200
-
-
-@dataclass
-class Context:
-    """What a job's steps share. ``sample`` and ``child_memory`` (bytes) are filled in by the try-out."""
-
-    plan: Plan
-    models_dir: Path
-    partial: Path
-    logs_dir: Path
-    cancelled: Callable[[], bool]
-    downloads: Path
-    access: Access = field(default_factory=Access)
-    sample: Sample | None = None
-    child_memory: int = 0
-    arriving: Arriving | None = None  # while merging does not wait for the last byte
-
-    @property
-    def unpacked(self) -> Path:
-        """Where archives among the sources are unpacked; gone before the model is on the shelf."""
-        return self.partial / ".sources"
-
-    @property
-    def staged(self) -> Path:
-        """Where stand-ins are for files that are on their way; gone before the model is on the shelf."""
-        return self.partial / ".arriving"
-
-    def open(self, spec: str) -> Source:
-        """Open a source of the plan; an archive is the folder that it was unpacked to."""
-        pinned = self.plan.pinned(spec)
-        if pinned is None:
-            return open_source(spec, unpacked=self.unpacked)
-        return pinned.source(self.downloads, unpacked=self.unpacked)
-
-    def stage(self, spec: str) -> Path:
-        """Return the folder of a source of the plan while it may still be on its way."""
-        pinned = self.plan.pinned(spec)
-        if pinned is None or self.arriving is None:
-            return self.folder(spec)
-        return self.arriving.folder(pinned.folder(self.downloads))
-
-    def folder(self, spec: str) -> Path:
-        """Return the folder with the files of a source of the plan.
-
-        Raises:
-            SourceError: it is an archive, and what was unpacked of it is gone.
-        """
-        source = self.open(spec)
-        if source.packed:
-            raise SourceError("archive.changed", source=spec)
-        return source.folder
-
+from backend.weights.writer import plan_shards, save
 
 Table = Mapping[str, Callable[[Context], Iterator[Event]]]
 PUBLISH = "publish"  # not a step of the plan: what every job ends with
@@ -99,11 +44,16 @@ def fetch(context: Context) -> Iterator[Event]:
     """Download what is not here, unpack what is an archive, look at every source, compare what has a published sum; one
     bar over all of it.
     """
-    plan, access = context.plan, context.access
-    if plan.remotes:
+    access = context.access
+    if remotes := context.remotes:
         bucket = context.arriving.bucket if context.arriving else Bucket(access.rate)
         yield from download(
-            plan.remotes, context.downloads, options=access.options, bucket=bucket, cancelled=context.cancelled
+            remotes,
+            context.downloads,
+            options=access.options,
+            bucket=bucket,
+            gate=context.lean.gate if context.lean else None,
+            cancelled=context.cancelled,
         )
     sources = [context.open(spec) for spec in dict.fromkeys(context.plan.sources)]
     here = [source for source in sources if source.packed or context.plan.pinned(source.spec) is None]
@@ -133,12 +83,12 @@ def _checked(context: Context, source: Source) -> Iterator[Event]:
 def merge(context: Context) -> Iterator[Event]:
     """Convert, add the delta and fold in the LoRAs in one pass over the bytes, into the unfinished folder."""
     if context.arriving is None:
-        yield from _merge(context, context.folder)
+        yield from told(_merge(context, context.folder), context.plan)
         return
     await_arrivals(context.arriving)
     while True:
         try:
-            yield from _merge(context, context.stage)
+            yield from told(_merge(context, context.stage), context.plan)
         except Differs:  # a server had shown another beginning of a file than the proven one: once more, with that
             continue
         return
@@ -160,70 +110,31 @@ def _merge(context: Context, folder: Callable[[str], Path]) -> Iterator[Event]:
         arriving.settle()
     for note in checkpoint.notes:
         yield Log(note)
-    write = save_meta if context.plan.layout == META else save
-    yield from write(checkpoint, context.partial, cancelled=context.cancelled)
+    lean, is_meta = context.lean, context.plan.layout == META
+    if lean is not None and arriving is not None:
+        most = lean.foresee(_outputs(checkpoint, is_meta=is_meta))
+        yield Log(Message("lean.begins", {"bytes": most}))
+    if is_meta:
+        yield from save_meta(checkpoint, context.partial, cancelled=context.cancelled)
+        if lean is not None:
+            lean.made()
+    else:
+        made = lean.made if lean else lambda _: None
+        yield from save(checkpoint, context.partial, cancelled=context.cancelled, finished=made)
+
+
+def _outputs(checkpoint: Checkpoint, *, is_meta: bool) -> list[Output[Path]]:
+    """Return what will be written, file by file; Meta's shards grow side by side."""
+    if not is_meta:
+        return [shard.output for shard in plan_shards(checkpoint)]
+    files = frozenset(file.path for file in checkpoint.files)
+    return [Output(sum(planned_files(checkpoint).values()), frozenset(), files)]
 
 
 def _rehearsed(plan: Plan, folder: Callable[[str], Path]) -> Checkpoint:
     checkpoint = compose(plan, folder)
     rehearse(plan, checkpoint, folder)
     return checkpoint
-
-
-def finish(context: Context) -> Iterator[Event]:
-    """Repair the tokenizer, write the configuration, and note where everything came from."""
-    plan = context.plan
-    checkpoint = compose(plan, context.folder)
-    finished = _finished(context, checkpoint)
-    for note in finished.notes:
-        yield Log(note)
-    provenance = Provenance(
-        recipe=plan.recipe,
-        origins=tuple(_origins(context)),
-        template=finished.template.name,
-        system=finished.template.system,
-        stops=finished.template.stops,
-        context=finished.context,
-        parameters=checkpoint.parameters,
-        dtype=CONFIG_NAMES[checkpoint.dtype],
-        questions=tuple(_questions(plan.questions)),
-        notes=(*checkpoint.notes, *finished.notes),
-        layout=plan.layout,
-    )
-    write_cria_json(context.partial, provenance, sha256=written(context.partial))
-    yield Progress(1, 1)
-
-
-def _finished(context: Context, checkpoint: Checkpoint) -> Finished:
-    plan, sources = context.plan, folders(context.plan, context.folder)
-    if plan.layout == META:
-        # The layout has no place for a template; cria.json keeps it for whoever converts the folder back.
-        template, _ = rehearse_finish(checkpoint, sources, template=plan.template, has_delta=plan.delta is not None)
-        notes = finish_meta(checkpoint, context.partial, sources=sources)
-        return Finished(template, plan.context or checkpoint.shape.max_positions, notes)
-    return finish_folder(
-        checkpoint,
-        context.partial,
-        sources=sources,
-        template=plan.template,
-        context=plan.context,
-        has_delta=plan.delta is not None,
-    )
-
-
-def _origins(context: Context) -> Iterator[Origin]:
-    plan = context.plan
-    parts = [("base", plan.base, None), *([("delta", plan.delta, None)] if plan.delta else [])]
-    for role, spec, scale in [*parts, *(("lora", spec, scale) for spec, scale in plan.loras)]:
-        yield Origin(role, spec, scale, tuple((file.name, file.size) for file in context.open(spec).files))
-
-
-def _questions(spec: str | None) -> Iterator[tuple[str, str]]:
-    """Read the questions to suggest: a JSON list of {"lang": ..., "question": ...}."""
-    path = builtin_path(spec) if spec else None
-    rows = json.loads(path.read_text(encoding="utf-8")) if path else []
-    for row in rows[:_MAX_QUESTIONS]:
-        yield str(row["lang"]), str(row["question"])
 
 
 def verify_it(context: Context) -> Iterator[Event]:
@@ -256,7 +167,9 @@ def put_on_shelf(context: Context) -> Iterator[Event]:
         works = sample.stopped or bool(sample.answer)
         test = SelfTest(works, sample.stopped, sample.question, sample.answer, sample.cause)
     write_cria_json(context.partial, replace(provenance, self_test=test))
-    for scratch in (context.unpacked, context.staged):  # a run that was killed may have left the second one
+    if context.lean is not None:
+        context.lean.finish()
+    for scratch in (context.unpacked, context.staged, context.partial / REMOVED):  # of runs that were killed, too
         if scratch.exists():
             shutil.rmtree(scratch)
     publish(context.partial, final)

@@ -83,6 +83,12 @@ def stock(downloads: Path, jobs: JobManager) -> tuple[Stored, ...]:
     return tuple(sorted(found, key=lambda one: one.name))
 
 
+def needed_by_others(jobs: JobManager, downloads: Path, *, but: str) -> set[Path]:
+    """Return the folders of the store that unfinished set-ups need, but for one of them."""
+    views = [view for view in jobs.views() if view.state is not JobState.DONE and view.id != but]
+    return {folder for view in views for folder in _needs(downloads, jobs, view.id)}
+
+
 def _needs(downloads: Path, jobs: JobManager, job: str) -> set[Path]:
     try:
         return {remote.folder(downloads) for remote in jobs.plan(job).remotes}

@@ -25,6 +25,8 @@ GREETING = "Hello!"
 _SAMPLING = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=200)
 _START_TIMEOUT_S = 1800.0
 _POLL_S = 0.1
+# The one that loads a folder as it is: llama.cpp would first write a copy of all weights, wanted or not.
+_ENGINE = "transformers"
 _NOT_NUMBERS = "engine.not_numbers"  # what the engine says when logits are not finite
 _NOT_RUNNABLE = "finish.not_runnable"  # and about a kind of model that it does not know
 
@@ -51,7 +53,7 @@ class Trial:
 
         engine = Supervisor(self.logs_dir)
         try:
-            engine.load(self.folder, EngineOptions())
+            engine.load(self.folder, EngineOptions(engine=_ENGINE))
             yield from self._wait_until_ready(engine)
             self.sample = self._greet(engine)
             self.memory = max(self.memory, engine.status().memory_bytes)

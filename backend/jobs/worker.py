@@ -24,12 +24,15 @@ from backend.jobs import steps
 from backend.jobs.folded import FoldedJob
 from backend.jobs.joint import Joint, make_joint
 from backend.jobs.journal import JournalReader, JournalWriter
-from backend.jobs.manager import CANCEL, JOURNAL, PLAN, partial_folder
+from backend.jobs.lean import Lean
+from backend.jobs.manager import CANCEL, JOURNAL, PLAN, JobManager, partial_folder
+from backend.jobs.stock import needed_by_others
 from backend.jobs.together import together
 from backend.jobs.view import JobState
 from backend.locks import try_lock
-from backend.plan import FETCH, MERGE, Plan
+from backend.plan import FETCH, FINISH, MERGE, Plan
 from backend.sources.access import Access
+from backend.sources.arriving import NeededAgain
 
 _LINE_EVERY_S = 0.25
 _HEARTBEAT_S = 1.0  # how often a step that stands still says so: its time goes on
@@ -118,11 +121,13 @@ def wait_for_turn(jobs_dir: Path, journal: JournalWriter, cancelled: Callable[[]
 def run_steps(context: steps.Context, past: FoldedJob, journal: JournalWriter, table: steps.Table) -> None:
     """Run every step that the journal does not call done."""
     recorder, early = Recorder(journal), set[str]()
-    if not past.finished(MERGE) and (joint := make_joint(context)):
-        early = {FETCH, MERGE}
-        _run_both(joint, journal, recorder, table)
+    while not past.finished(MERGE) and not early and (joint := make_joint(context)):
+        with contextlib.suppress(NeededAgain):  # then it is on the list of what to fetch again
+            _run_both(joint, journal, recorder, table)
+            early = {FETCH, MERGE}
     for step in context.plan.steps:
-        again = step.id == FETCH and context.plan.remotes  # cheap, and they may be gone
+        # Cheap if they are there, and they may be gone; once the folder is complete nobody reads them any more.
+        again = step.id == FETCH and context.plan.remotes and not past.finished(FINISH)
         if step.id in early or (past.finished(step.id) and not again):
             continue
         forget_peak()
@@ -180,6 +185,9 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
                 access=access,
             )
             context.sample = past.sample
+            if plan.remotes and (context.partial.exists() or not past.finished(FINISH)):
+                lean = Lean(plan, context.downloads, context.partial, elsewhere=partial(_elsewhere, folder, data_dir))
+                context.lean = None if plan.keep_sources else lean
             run_steps(context, past, journal, table)
         finally:
             os.close(turn)
@@ -200,6 +208,12 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
     finally:
         journal.close()
     return 0
+
+
+def _elsewhere(folder: Path, data_dir: Path) -> set[Path]:
+    """Return the downloads that other unfinished jobs of the same place need."""
+    jobs = JobManager(data_dir, place=folder.parent.name)
+    return needed_by_others(jobs, data_dir / "downloads", but=folder.name)
 
 
 if __name__ == "__main__":

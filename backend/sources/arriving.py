@@ -7,7 +7,9 @@
 
 A stand-in has its file's length and the bytes that were asked for, the rest are holes. Those bytes come from a server
 nobody vouches for, so they are compared with the proven file once that is there, and nothing but the proven file is
-read after ``settle``. Where a server gives no such pieces, opening waits for the file. Knows nothing about weights.
+read after ``settle``. Where a server gives no such pieces, opening waits for the file.
+
+With a ledger, files may be removed in between: what opening them had read is remembered. Knows nothing about weights.
 """
 
 import hashlib
@@ -25,6 +27,7 @@ from backend.sources import store
 from backend.sources.disk import writing
 from backend.sources.extents import Extents
 from backend.sources.fetch import Options
+from backend.sources.ledger import Ledger
 from backend.sources.listing import Listing, RemoteFile
 from backend.sources.pace import Bucket
 from backend.sources.ranges import body_start
@@ -39,13 +42,17 @@ _MOST, _ASKS = 1 << 24, 2000  # bytes at once, requests for one file: who wants 
 _LOOK_S, _PATIENCE_S = 0.1, 10.0
 
 
+class NeededAgain(Exception):
+    """A file that was removed is needed after all; it is not called removed any more, and has to be fetched."""
+
+
 class Differs(Exception):
     """A proven file is not what was seen of it before: what was concluded from that must be thought over again."""
 
 
 @dataclass(eq=False)
 class _Coming:
-    """One large file. ``known`` are the bytes that its stand-in has."""
+    """One large file. ``known`` are the bytes that its stand-in has, ``seen`` those that opening it read."""
 
     file: RemoteFile
     folder: Path
@@ -53,6 +60,8 @@ class _Coming:
     token: Token | None
     url: str
     known: Extents = field(default_factory=Extents)
+    seen: Extents = field(default_factory=Extents)
+    is_gone: bool = False
     asks: int = 0
     gives_pieces: bool = True
     is_there: bool = False
@@ -77,7 +86,9 @@ class Arriving:
         options: Options,
         bucket: Bucket,
         cancelled: Callable[[], bool],
+        ledger: Ledger | None = None,
     ) -> None:
+        self._ledger = ledger
         self._stage, self.bucket, self._cancelled = stage, bucket, cancelled
         self._sources, self._peeking = tuple(sources), True
         self._session, self._asking = Session(timeout_s=_PATIENCE_S, proxies=options.proxies), threading.Lock()
@@ -104,15 +115,21 @@ class Arriving:
         with writing(self._stage):
             self.clear()
             for coming in self._coming.values():
-                coming.differs = False
-                coming.stand_in.parent.mkdir(parents=True, exist_ok=True)
-                with coming.stand_in.open("wb") as out:
-                    out.truncate(coming.file.size)
-                _stamp(coming.stand_in, coming.file)
+                self._lay_out(coming)
             for listing, folder in self._sources:
                 for file in listing.files:
                     if not _is_large(file):
                         self._copy(folder, file)
+
+    def _lay_out(self, coming: _Coming) -> None:
+        coming.differs, coming.seen = False, Extents()
+        coming.stand_in.parent.mkdir(parents=True, exist_ok=True)
+        with coming.stand_in.open("wb") as out:
+            out.truncate(coming.file.size)
+        if self._ledger is not None and self._ledger.is_removed(coming.real):
+            coming.is_gone, coming.is_there, coming.known = True, False, self._ledger.remembered(coming.real)
+            self._ledger.recall(coming.real, coming.stand_in)
+        _stamp(coming.stand_in, coming.file)
 
     def clear(self) -> None:
         """Remove the stage."""
@@ -126,7 +143,7 @@ class Arriving:
 
     def forget(self) -> bool:
         """Fetch anew what is asked for of files that are not there yet; tell whether there are any."""
-        coming = [one for one in self._coming.values() if not one.is_there]
+        coming = [one for one in self._coming.values() if not one.is_there and not one.is_gone]
         for one in coming:
             one.known = Extents()
         return bool(coming)
@@ -145,12 +162,44 @@ class Arriving:
         coming = self._coming.get(path)
         if coming is None:
             return path
+        start, stop = start // _BLOCK * _BLOCK, min(-(-stop // _BLOCK) * _BLOCK, coming.file.size)
         with coming.turn:
+            if coming.is_gone:
+                return self._recalled(coming, start, stop)
+            if self._peeking:
+                coming.seen.add(start, stop)
             while not self._has_come(coming):
-                if self._peeking and self._has_piece(coming, start, min(stop, coming.file.size)):
+                if self._peeking and self._has_piece(coming, start, stop):
                     return path
                 self._pause()
         return coming.real
+
+    def _recalled(self, coming: _Coming, start: int, stop: int) -> Path:
+        """Return the stand-in of a removed file for what is remembered of it."""
+        if self._ledger is not None and (not self._peeking or any(coming.known.gaps(start, stop))):
+            self._ledger.restore(coming.real)
+            raise NeededAgain(coming.file.name)
+        return coming.stand_in
+
+    def real(self, path: Path) -> Path:
+        """Return where a file of the stage is, or will be, in the store; another path is its own."""
+        coming = self._coming.get(path)
+        return path if coming is None else coming.real
+
+    def remove(self, real: Path) -> bool:
+        """Remove a file that nothing reads any more from the store; tell whether that was done.
+
+        Raises:
+            MachineError: the disk is full or cannot be written.
+        """
+        coming = next((one for one in self._coming.values() if one.real == real), None)
+        if coming is None or self._ledger is None or coming.is_gone:
+            return False
+        with coming.turn:
+            coming.is_gone = self._ledger.remove(real, coming.seen)
+            coming.is_there = coming.is_there and not coming.is_gone
+            coming.known = coming.seen if coming.is_gone else coming.known
+        return coming.is_gone
 
     def is_there(self, path: Path) -> bool:
         """Tell whether all of a file is there; files that nobody fetches always are."""
@@ -185,8 +234,7 @@ class Arriving:
         return self._has_come(coming)
 
     def _has_piece(self, coming: _Coming, start: int, stop: int) -> bool:
-        """Fetch what a stand-in lacks of a piece; tell whether it has it now."""
-        start, stop = start // _BLOCK * _BLOCK, min(-(-stop // _BLOCK) * _BLOCK, coming.file.size)
+        """Fetch what a stand-in lacks of a piece of whole blocks; tell whether it has it now."""
         if stop - start > _MOST:
             return False
         for gap in list(coming.known.gaps(start, stop)):

@@ -6,7 +6,7 @@ Shared by all threads of one fetch. Knows nothing about requests, sums or the di
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backend.errors import CriaError
@@ -49,10 +49,18 @@ class Claim:
 
 
 class Board:
-    """The claims of one fetch. ``connections`` ranges at once, ``per_file`` of them of one file."""
+    """The claims of one fetch, ``per_file`` ranges of one file at once. ``may_begin`` is asked about files by name."""
 
-    def __init__(self, parts: Sequence[Part], places: Places, *, per_file: int, clock: Clock = time.monotonic) -> None:
-        self.parts = sorted(parts, key=_turn)
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        places: Places,
+        *,
+        per_file: int,
+        may_begin: Callable[[str], bool] = lambda _: True,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.parts, self._may_begin = sorted(parts, key=_turn), may_begin
         self.places, self._per_file, self._clock = places, per_file, clock
         self._lock, self._claims = threading.Condition(), list[Claim]()
         self._retired: set[Part] = set()
@@ -85,7 +93,7 @@ class Board:
             if part in self._retired or len(mine) >= self._per_file:
                 continue
             free = self._free(part, mine)
-            if not free:
+            if not free or not self._may_begin(part.file.name):
                 continue
             picked = self.places.pick(part.file.name, self._giver(part) if part.comparing else None)
             if picked is None:
@@ -212,6 +220,16 @@ class Board:
         """Let those who wait look again."""
         with self._lock:
             self._lock.notify_all()
+
+    @property
+    def is_wanting(self) -> bool:
+        """Whether there is something that could be fetched now."""
+        return any(part.gaps() and self._may_begin(part.file.name) for part in self.parts if part not in self._retired)
+
+    @property
+    def left(self) -> int:
+        """Bytes that are not there yet."""
+        return sum(part.size - part.done for part in self.parts)
 
     def active(self) -> list[Claim]:
         """Return what is being fetched now."""

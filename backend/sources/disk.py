@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.errors import MachineError
+from backend.errors import CriaError, MachineError
 from backend.storage import free_bytes
 
+_FULL, _LITTLE = "download.disk_full", "disk.full"  # with the bytes that are needed, and where they are few
 _RESERVE = 1 << 30  # bytes left free when much is fetched; a tenth of what is fetched when little is
 
 
@@ -22,11 +23,14 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MachineError(
-                "download.disk_full", folder=str(folder), need=None, free=free_bytes(folder)
-            ) from problem
+            raise MachineError(_LITTLE, folder=str(folder), free=free_bytes(folder)) from problem
         what = problem.strerror or str(problem)
         raise MachineError("download.cannot_write", folder=str(folder), what=what) from problem
+
+
+def with_need(error: CriaError, need: int) -> CriaError:
+    """Return an error with the bytes that were still to come, where it is a full disk that was met while writing."""
+    return MachineError(_FULL, **{**error.params, "need": need}) if error.key == _LITTLE else error
 
 
 def check_room(folder: Path, need: int) -> None:
@@ -37,4 +41,4 @@ def check_room(folder: Path, need: int) -> None:
     """
     need, free = need + min(_RESERVE, need // 10), free_bytes(folder)
     if free < need:
-        raise MachineError("download.disk_full", folder=str(folder), need=need, free=free)
+        raise MachineError(_FULL, folder=str(folder), need=need, free=free)

@@ -18,7 +18,8 @@ from backend.events import FileProgress, Log, Progress
 from backend.sources import store
 from backend.sources.adopt import adopt, cached_blob, prove
 from backend.sources.board import Board
-from backend.sources.disk import check_room, writing
+from backend.sources.disk import check_room, with_need, writing
+from backend.sources.gate import Gate
 from backend.sources.listing import Listing, RemoteFile
 from backend.sources.lock import Lock, acquire
 from backend.sources.pace import Bucket
@@ -66,13 +67,15 @@ def fetch(
     options: Options = Options(),
     others: Sequence[Listing] = (),
     bucket: Bucket | None = None,
+    gate: Gate | None = None,
     cancelled: Callable[[], bool],
 ) -> Iterator[Progress | Log]:
     """Fetch every file of a listing into ``folder``; progress is in bytes of the whole listing.
 
     ``others`` are listings of other servers, in order of preference: files that are the same there come from there when
     the first server fails. While another process fetches the same, this one waits and says so. ``bucket`` is the limit
-    that several fetches keep together, in place of ``options.rate``.
+    that several fetches keep together, in place of ``options.rate``. With a ``gate`` each file waits until it may
+    begin, and the download is never called complete: files may be gone before the last one is here.
 
     Raises:
         SourceError: no server gives a file, or every copy differs from what was promised.
@@ -86,7 +89,7 @@ def fetch(
     lock = yield from _wait_for_lock(listing, folder, cancelled)
     shared = bucket or Bucket(options.rate)
     try:
-        yield from _fetch(_Run(listing, folder, options, tuple(others), cancelled, lock, shared))
+        yield from _fetch(_Run(listing, folder, options, tuple(others), cancelled, lock, shared, gate))
     finally:
         lock.release()
 
@@ -119,11 +122,22 @@ class _Run:
     cancelled: Callable[[], bool]
     lock: Lock
     bucket: Bucket
+    gate: Gate | None
 
     @property
     def parts(self) -> Path:
         """Where unfinished files are."""
         return self.folder / store.PARTS
+
+    def may_begin(self, name: str) -> bool:
+        """Tell whether a file may be fetched now."""
+        return self.gate is None or self.gate.may_begin(self.folder / name)
+
+    def ready(self, file: RemoteFile) -> None:
+        """Note that a file is here and proven."""
+        store.note_ready(self.folder, file)
+        if self.gate is not None:
+            self.gate.came(self.folder / file.name)
 
     def check(self) -> None:
         """Stop here if somebody asked to."""
@@ -140,7 +154,8 @@ def _fetch(run: _Run) -> Iterator[Progress | Log]:
         missing = yield from _use_what_is_here(run)
         if missing:
             yield from _transfer(run, missing)
-        store.finish(run.folder, run.listing)
+        if run.gate is None:
+            store.finish(run.folder, run.listing)
     yield Progress(run.listing.bytes, run.listing.bytes)
 
 
@@ -162,7 +177,7 @@ def _use_what_is_here(run: _Run) -> Events[list[RemoteFile]]:
         if not right:
             missing.append(file)
             continue
-        store.note_ready(run.folder, file)
+        run.ready(file)
         done += file.size
     if adopted:
         yield Log(Message("download.from_cache", {"count": adopted, "cache": str(run.options.cache)}))
@@ -184,10 +199,11 @@ def _transfer(run: _Run, missing: Sequence[RemoteFile]) -> Iterator[Progress | L
     with writing(run.folder):
         parts = [Part(run.parts, file) for file in missing]
     ready = run.listing.bytes - sum(part.size for part in parts)
-    check_room(run.folder, sum(part.size - part.done for part in parts))
+    if run.gate is None:
+        check_room(run.folder, sum(part.size - part.done for part in parts))
     options = run.options
     places = Places((run.listing, *run.others), options.tokens, base_s=options.retry_s)
-    board = Board(parts, places, per_file=options.per_file)
+    board = Board(parts, places, per_file=options.per_file, may_begin=run.may_begin)
     patience = Patience(options.window_s, options.floor)
     pullers = [
         Puller(board, Session(timeout_s=options.window_s, proxies=options.proxies), run.bucket, patience)
@@ -195,10 +211,7 @@ def _transfer(run: _Run, missing: Sequence[RemoteFile]) -> Iterator[Progress | L
     ]
     watched = time.monotonic()
 
-    def published(part: Part) -> None:
-        store.note_ready(run.folder, part.file)
-
-    with Transfer(board, pullers, folder=run.folder, published=published) as transfer:
+    with Transfer(board, pullers, folder=run.folder, published=lambda part: run.ready(part.file)) as transfer:
         finished = False
         while not finished:
             finished = transfer.finished.wait(_LOOK_S)
@@ -206,7 +219,7 @@ def _transfer(run: _Run, missing: Sequence[RemoteFile]) -> Iterator[Progress | L
             while board.logs:
                 yield Log(board.logs.popleft())
             if board.error is not None:
-                raise board.error
+                raise with_need(board.error, board.left)
             yield _progress(board, ready, run.listing.bytes)
             if time.monotonic() - watched > _DISK_S:
                 watched = time.monotonic()
@@ -233,11 +246,10 @@ def _watch(run: _Run, board: Board) -> None:
         MachineError: less is free than is still to come, and hardly anything at all.
         CriaError: what the servers said last.
     """
-    left = sum(part.size - part.done for part in board.parts)
-    free = free_bytes(run.folder)
+    left, free = board.left, free_bytes(run.folder)
     if left and free < min(left, _LAST_BYTES):
         raise MachineError("download.disk_full", folder=str(run.folder), need=left, free=free)
-    asked = any(part.gaps() for part in board.parts if not board.is_retired(part))
+    asked = board.is_wanting
     if asked and time.monotonic() - board.last_byte > run.options.patience_s and board.places.last_error is not None:
         raise board.places.last_error
     if not asked:

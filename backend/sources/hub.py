@@ -9,17 +9,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from backend.errors import SourceError
+from backend.errors import Cancelled, SourceError
 from backend.settings import ROOT
 from backend.sources.listing import Entry, Listing, RemoteFile, checked_commit, checked_entries, choose, hub_url
+from backend.sources.proxy import proxy_of
 from backend.sources.refusals import refusal
 from backend.sources.retry import is_transient, retry_after, waits
 from backend.sources.spec import Repository
+from backend.sources.trouble import Trouble
 
 TIMEOUT_S = 60.0
 _TRIES = 3
 _LONGEST_WAIT_S = 20.0
+_LOOK_S = 0.2
 
 
 def list_hub(
@@ -28,6 +32,7 @@ def list_hub(
     endpoint: str,
     token: str | None = None,
     timeout_s: float = TIMEOUT_S,
+    cancelled: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Listing:
     """Return what is needed of a repository, pinned to the commit that its revision names now.
@@ -36,12 +41,17 @@ def list_hub(
 
     Raises:
         SourceError: not found, gated, no such revision, nothing usable in it, not a hub, or it did not answer.
+        Cancelled: ``cancelled`` said so.
     """
     endpoint, host = endpoint.rstrip("/"), endpoint.partition("://")[2].rstrip("/")
+    try:
+        proxy_of(urlsplit(endpoint))
+    except Trouble as problem:  # the library would end with a word about a missing package
+        raise problem.error from problem
     question = {"endpoint": endpoint, "repository": wanted.name, "revision": wanted.revision, "token": token}
     deadline = time.monotonic() + timeout_s
     for wait in (*waits(_TRIES - 1), None):
-        answer = _ask(question, host, deadline - time.monotonic())
+        answer = _ask(question, host, deadline, cancelled)
         if "error" not in answer:
             break
         asked = retry_after(answer.get("wait"))
@@ -55,23 +65,35 @@ def list_hub(
     return Listing("hf", wanted.name, commit, endpoint, tuple(files))
 
 
-def _ask(question: Mapping[str, str | None], host: str, timeout_s: float) -> dict[str, Any]:
+def _ask(
+    question: Mapping[str, str | None], host: str, deadline: float, cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    asked: str | None = json.dumps(question)
+    with subprocess.Popen(
+        [sys.executable, "-m", "backend.sources.hub_child"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        try:
+            while True:
+                try:
+                    answer, _ = child.communicate(asked, timeout=_LOOK_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    asked = None  # it has been told
+                if cancelled():
+                    raise Cancelled("listing.cancelled")
+                if time.monotonic() > deadline:
+                    raise SourceError("download.no_answer", host=host)
+        finally:
+            child.kill()  # one that has ended does not mind
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "backend.sources.hub_child"],
-            input=json.dumps(question),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=max(timeout_s, 0.1),
-            check=False,
-        )
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired as problem:
-        raise SourceError("download.no_answer", host=host) from problem
-    except ValueError as problem:  # it died: more memory than any honest listing needs
+        return dict(json.loads(answer))
+    except (ValueError, TypeError) as problem:  # it died: more memory than any honest listing needs
         raise SourceError("download.bad_listing", host=host, what="?") from problem
-    return dict(answer)
 
 
 def _may_pass(answer: Mapping[str, Any]) -> bool:
@@ -94,6 +116,11 @@ def _error(answer: Mapping[str, Any], wanted: Repository, endpoint: str, host: s
     if status is not None:
         page = f"{endpoint}/{wanted.name}"
         return refusal(status, code, host=host, repository=wanted.name, page=page, has_token=has_token)
+    if kind == "ProxyError":  # httpx: the status is the beginning of its text
+        status = answer["what"][:3]
+        if status == "407":
+            return SourceError("proxy.login", host=host)
+        return SourceError("proxy.refused", host=host, what=answer["what"] or kind)
     if kind in ("JSONDecodeError", "KeyError", "TypeError", "AttributeError", "ValueError", "RecursionError"):
         return SourceError("download.not_a_hub", host=host)
     return SourceError("download.unreachable", host=host, what=kind)

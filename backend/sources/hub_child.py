@@ -84,6 +84,7 @@ def main() -> None:
             "code": headers.get("X-Error-Code"),
             "wait": headers.get("Retry-After"),
             "host": str(problem)[:200] if isinstance(problem, _Elsewhere) else None,
+            "what": str(problem)[:100],
         }
     json.dump(answer, sys.stdout)
 

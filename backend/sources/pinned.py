@@ -4,7 +4,7 @@ Everything a job needs to fetch it, so that the hub is asked once and a branch t
 Knows nothing about plans or how bytes are fetched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,16 +80,17 @@ def is_remote(spec: str) -> bool:
     return not isinstance(parse(spec), Local) and not _is_here(spec)
 
 
-def find_source(spec: str, *, access: Access) -> Pinned | None:
+def find_source(spec: str, *, access: Access, cancelled: Callable[[], bool] = lambda: False) -> Pinned | None:
     """Return a source pinned if it is a remote one, None if it is on this machine. A folder here comes first.
 
     Raises:
         SourceError: nobody has it, nobody answers, or it cannot be understood.
+        Cancelled: ``cancelled`` said so.
     """
     wanted = parse(spec)
     if isinstance(wanted, Local) or _is_here(spec):
         return None
-    listing, others = list_remote(wanted, servers=access.servers)
+    listing, others = list_remote(wanted, servers=access.servers, cancelled=cancelled)
     return Pinned(spec, listing, others)
 
 

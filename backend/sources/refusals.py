@@ -17,6 +17,8 @@ def refusal(status: int, code: str | None, *, host: str, repository: str, page: 
         return SourceError("download.not_found", repository=repository, host=host)
     if status == 451:
         return SourceError("download.legal", repository=repository, host=host)
+    if status in (407, 511):
+        return SourceError("proxy.login" if status == 407 else "proxy.portal", host=host)
     if status == 429:
         return SourceError("download.busy", host=host)
     return SourceError("download.refused", repository=repository, host=host, status=status)

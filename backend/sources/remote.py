@@ -3,17 +3,19 @@
 Knows nothing about fetching.
 """
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
-from backend.errors import CriaError, SourceError
-from backend.sources.hub import list_hub
+from backend.errors import Cancelled, CriaError, SourceError
+from backend.sources.hub import TIMEOUT_S, list_hub
 from backend.sources.listing import Listing
 from backend.sources.modelscope import list_modelscope
 from backend.sources.spec import Repository, WebFile
-from backend.sources.trouble import Trouble
+from backend.sources.trouble import Stopped, Trouble
 from backend.sources.web import list_web
 from backend.sources.wire import Session, Token, origin_of
 
@@ -21,9 +23,19 @@ HUGGING_FACE, HF_MIRROR = "https://huggingface.co", "https://hf-mirror.com"
 MODELSCOPE = "https://www.modelscope.cn"
 _LIST_S = 15.0
 _PROBE_S = 4.0
+_ALL_S = 90.0
+_LOOK_S = 0.2
 # Errors of a server rather than of what it was asked for.
 _ELSEWHERE = ("unreachable", "no_answer", "silent", "server", "busy", "not_a_hub", "bad_listing", "certificate",
-              "refused", "sent_elsewhere", "legal")  # fmt: skip
+              "refused", "sent_elsewhere", "legal", "portal", "login")  # fmt: skip
+
+# Those of them that say nothing of what was asked for: there is no network, or it does not reach a hub.
+_SILENT = ("unreachable", "no_answer", "silent", "server", "busy", "not_a_hub", "bad_listing", "certificate")
+
+
+def is_nobody_there(problem: CriaError) -> bool:
+    """Tell whether an error means that no server could be asked, rather than that it does not have something."""
+    return problem.key.startswith("proxy.") or problem.key in {f"download.{key}" for key in _SILENT}
 
 
 @dataclass(frozen=True)
@@ -51,35 +63,63 @@ class Reach:
     seconds: float | None
 
 
-def list_remote(wanted: Repository | WebFile, *, servers: Servers) -> tuple[Listing, tuple[Listing, ...]]:
+def list_remote(
+    wanted: Repository | WebFile, *, servers: Servers, cancelled: Callable[[], bool] = lambda: False
+) -> tuple[Listing, tuple[Listing, ...]]:
     """Return what is needed of a remote source, and listings of other servers with the same files.
+
+    It takes a minute and a half at most, however slowly servers answer.
 
     Raises:
         SourceError: nobody has it, or nobody answers.
+        Cancelled: ``cancelled`` said so.
     """
-    session = Session(timeout_s=_LIST_S, proxies=servers.proxies)
+    session, over = Session(timeout_s=_LIST_S, proxies=servers.proxies), threading.Event()
+    ends = time.monotonic() + _ALL_S
+    threading.Thread(target=_end, args=(session, over, ends, cancelled), daemon=True, name="listing").start()
     try:
         if isinstance(wanted, WebFile):
             return list_web(wanted, session=session), ()
         if wanted.kind == "modelscope" or not (wanted.endpoint or servers.hubs):
             return _modelscope(wanted, wanted.endpoint or servers.modelscope or MODELSCOPE, servers, session), ()
         hubs = tuple(dict.fromkeys(hub.rstrip("/") for hub in (wanted.endpoint, *servers.hubs) if hub))
-        found = _first(wanted, hubs, servers)
+        found = _first(wanted, hubs, servers, ends=ends, cancelled=cancelled)
         others = [found.at(hub) for hub in hubs if hub != found.endpoint]
         return found, (*others, *_companion(wanted, servers, session))
     except Trouble as trouble:
         raise trouble.error from trouble
+    except Stopped as stopped:
+        if cancelled():
+            raise Cancelled("listing.cancelled") from stopped
+        raise SourceError("download.no_answer", host=_host(wanted, servers)) from stopped
     finally:
+        over.set()
         session.close()
 
 
-def _first(wanted: Repository, hubs: Sequence[str], servers: Servers) -> Listing:
-    """Ask the hubs in turn; the first that answers sensibly decides."""
+def _end(session: Session, over: threading.Event, ends: float, cancelled: Callable[[], bool]) -> None:
+    """End what a session does when its time is over, or somebody asked to."""
+    while not over.wait(_LOOK_S):
+        if cancelled() or time.monotonic() > ends:
+            session.abort()
+            return
+
+
+def _host(wanted: Repository | WebFile, servers: Servers) -> str:
+    address = wanted.url if isinstance(wanted, WebFile) else wanted.endpoint or servers.modelscope or MODELSCOPE
+    return urlsplit(address).netloc
+
+
+def _first(
+    wanted: Repository, hubs: Sequence[str], servers: Servers, *, ends: float, cancelled: Callable[[], bool]
+) -> Listing:
+    """Ask the hubs in turn, each for its share of the time; the first that answers sensibly decides."""
     problem: CriaError | None = None
-    for hub in hubs:
-        token = servers.token(hub)
+    for left, hub in zip(range(len(hubs), 0, -1), hubs, strict=True):
+        token, share = servers.token(hub), max(0.0, ends - time.monotonic()) / left
         try:
-            return list_hub(wanted, endpoint=hub, token=token.secret if token else None)
+            secret = token.secret if token else None
+            return list_hub(wanted, endpoint=hub, token=secret, timeout_s=min(TIMEOUT_S, share), cancelled=cancelled)
         except SourceError as error:
             if error.key.partition(".")[2] not in _ELSEWHERE:
                 raise
@@ -97,7 +137,7 @@ def _companion(wanted: Repository, servers: Servers, session: Session) -> tuple[
         return ()
     try:
         return (_modelscope(replace(wanted, revision=None), servers.modelscope, servers, session),)
-    except (CriaError, Trouble):
+    except (CriaError, Trouble, Stopped):
         return ()
 
 

@@ -2,8 +2,9 @@
 
     org/repo[@revision]  hf:org/repo[@revision]  modelscope:org/repo[@revision]  https://host/file[#sha256=HEX]
 
-Links copied from the pages of huggingface.co, hf-mirror.com and modelscope.cn mean the repository they show. Pure: it
-looks at no disk, so whoever asks tries a local folder of that name first. Knows nothing about networks.
+Links copied from the pages of huggingface.co, hf-mirror.com and modelscope.cn mean the repository they show, and so do
+the commands of tutorials that fetch one. Pure: it looks at no disk, so whoever asks tries a local folder of that name
+first. Knows nothing about networks.
 """
 
 import re
@@ -13,6 +14,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from backend.errors import SourceError
+from backend.recipes import understood
 from backend.sources.archive import is_archive, is_other_archive
 
 Kind = Literal["hf", "modelscope"]
@@ -73,7 +75,7 @@ def parse(spec: str) -> Spec:
     Raises:
         SourceError: a prefix or an address that cannot be used.
     """
-    text = spec.strip()
+    text = understood(spec)
     if text.startswith(("https://", "http://")):
         return _parse_link(text)
     for prefix, kind in _PREFIXES.items():

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def list_downloads(downloads: Path) -> tuple[Download, ...]:
     for folder in sorted(downloads.glob("*/*/*")):
         kind, repository = folder.parent.parent.name, folder.parent.name
         if folder.is_dir() and not folder.is_symlink() and _KIND.fullmatch(kind) and _REVISION.fullmatch(folder.name):
-            done, busy = (folder / MANIFEST).is_file(), is_locked(lock_path(folder))
+            done, busy = _is_whole(folder), is_locked(lock_path(folder))
             name = repository.replace("--", "/", 1)
             found.append(Download(folder, kind, name, folder.name, disk_bytes(folder), done, busy))
     return tuple(found)
@@ -144,11 +144,33 @@ def delete(downloads: Path, folder: Path) -> int:
         # The manifest goes first: a folder that loses its files is not complete any more.
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
-        lock_path(folder).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the next one may still have others in it
-            folder.parent.rmdir()
-            folder.parent.parent.rmdir()
+        _forget(folder)
     return found.bytes
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of a download, finished or not; with the last one of all, the download itself.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    with writing(folder):
+        for name in names:
+            for path in (folder / name, *(folder / PARTS / f"{name}{ending}" for ending in (PART, ".journal"))):
+                path.unlink(missing_ok=True)
+        if folder.is_dir() and not any(path for path in folder.iterdir() if path.name not in (MANIFEST, PARTS)):
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+        if not folder.exists():  # by a run that died, perhaps
+            _forget(folder)
+
+
+def _forget(folder: Path) -> None:
+    """Remove the lock of a folder that is gone, and the folders around it if they are empty."""
+    lock_path(folder).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the next one may still have others in it
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def sweep(folder: Path, listing: Listing) -> None:
@@ -172,6 +194,12 @@ def _rows(folder: Path) -> dict[str, dict[str, Any]]:
         return {str(row["name"]): dict(row) for row in manifest["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a download was complete and still is: a set-up may have removed what it needed no more."""
+    known = _rows(folder)
+    return bool(known) and all((folder / name).is_file() for name in known)
 
 
 def _stands(folder: Path, file: RemoteFile, row: Mapping[str, Any] | None) -> bool:

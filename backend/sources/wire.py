@@ -11,15 +11,14 @@ import ipaddress
 import json
 import socket
 import ssl
-import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from backend.errors import SourceError
+from backend.sources.proxy import blocked, proxy_headers, proxy_of
 from backend.sources.trouble import Stopped, Trouble
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -93,12 +92,12 @@ class Reply:
 class Session:
     """Connections of one thread. ``abort`` may be called by another one and ends what is under way.
 
-    ``proxies`` is as ``urllib.request.getproxies`` returns it, which reads the usual environment variables.
+    ``proxies`` is as ``urllib.request.getproxies`` returns it; None: those of the usual environment variables.
     """
 
     def __init__(self, *, timeout_s: float, proxies: Mapping[str, str] | None = None) -> None:
         self._timeout_s = timeout_s
-        self._proxies = urllib.request.getproxies() if proxies is None else proxies
+        self._proxies = proxies
         self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
         self._stopped = False
 
@@ -122,9 +121,11 @@ class Session:
 
     def get_json(self, url: str, *, token: Token | None, limit: int) -> tuple[int, Any]:
         """Return status and JSON of an answer; None for what is no JSON or longer than ``limit``. Raises as ``get``."""
-        with blamed(urlsplit(url).netloc):
+        with blamed(urlsplit(url).netloc, self.stopped):
             reply = self.get(url, {"Accept": "application/json"}, token=token)
             data = reply.read_all(limit)
+        if self._stopped:  # then the end may be missing
+            raise Stopped
         try:
             return reply.status, json.loads(data) if len(data) <= limit else None
         except (ValueError, RecursionError):
@@ -172,7 +173,7 @@ class Session:
     def _send(self, key: tuple[str, str], link: SplitResult, headers: dict[str, str], *, guarded: bool) -> Reply:
         if self._stopped:
             raise Stopped
-        proxy = self._proxy(link)
+        proxy = proxy_of(link, self._proxies)
         if key not in self._open:
             while len(self._open) >= _KEPT:
                 self._drop(next(iter(self._open)))
@@ -180,20 +181,16 @@ class Session:
         target = (link.path or "/") + (f"?{link.query}" if link.query else "")
         if proxy and link.scheme == "http":
             target = f"http://{link.netloc}{target}"
-            headers = {**headers, **_proxy_headers(proxy)}
+            headers = {**headers, **proxy_headers(proxy)}
         connection = self._open[key]
-        connection.request("GET", target, headers=headers)
+        used = connection.sock is not None
+        try:
+            connection.request("GET", target, headers=headers)
+        except OSError as problem:
+            if proxy and link.scheme == "https" and not used and (error := blocked(link.netloc, problem)):
+                raise Trouble(error, strike=True) from problem
+            raise
         return Reply(connection.getresponse(), link.geturl(), lambda: self._drop(key))
-
-    def _proxy(self, link: SplitResult) -> SplitResult | None:
-        address = self._proxies.get(link.scheme) or self._proxies.get("all")
-        if not address or urllib.request.proxy_bypass(link.netloc):
-            return None
-        proxy = urlsplit(address if "://" in address else f"http://{address}")
-        if proxy.scheme != "http":
-            shown = f"{proxy.scheme}://{proxy.hostname}"
-            raise Trouble(SourceError("download.proxy_kind", proxy=shown), hopeless=True)
-        return proxy
 
     def _drop(self, key: tuple[str, str]) -> None:
         connection = self._open.pop(key, None)
@@ -238,7 +235,7 @@ def _connection(
     kind = http.client.HTTPSConnection if link.scheme == "https" else http.client.HTTPConnection
     made = kind(place.hostname or "", place.port or (None if place is link else 80), timeout=timeout_s)
     if proxy and link.scheme == "https":
-        made.set_tunnel(host, port or 443, headers=_proxy_headers(proxy))
+        made.set_tunnel(host, port or 443, headers=proxy_headers(proxy))
     # How the standard client makes its socket; only so can the address be looked at between finding and using it.
     dial = partial(_dial, timeout_s=timeout_s, guarded=guarded and not proxy)
     made._create_connection = lambda address, *_: dial(*address)  # type: ignore[attr-defined]
@@ -278,10 +275,3 @@ def _is_private_literal(host: str) -> bool:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": "Basic " + b64encode(pair.encode()).decode()}

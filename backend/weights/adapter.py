@@ -57,6 +57,11 @@ class LowRank:
     scale: float
     magnitude: Tensor | None = None
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """The files that its numbers come from."""
+        return self.up.files | self.down.files | (self.magnitude.files if self.magnitude else frozenset())
+
 
 @dataclass(frozen=True)
 class Adapter:

@@ -5,7 +5,7 @@ the disk busy.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import islice
@@ -17,7 +17,7 @@ _THREADS = 2  # beside the one that uses what they make
 _AHEAD = 4  # pieces being made or waiting to be used: what bounds the memory
 
 
-def made_ahead(tasks: Iterable[Callable[[], Piece]]) -> Iterator[Piece]:
+def made_ahead(tasks: Iterable[Callable[[], Piece]]) -> Generator[Piece]:
     """Yield what the tasks return, in their order. The first that fails ends it with its exception.
 
     Each task runs once, on any thread, beside others; none is begun long before its result is wanted.

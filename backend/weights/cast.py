@@ -36,7 +36,7 @@ def cast_tensor(tensor: Tensor, dtype: str, *, name: str) -> Tensor:
             _refuse_overflow(tensor, dtype, name)
         return found
 
-    return Tensor(dtype, tensor.shape, rows, tensor.unit)
+    return Tensor(dtype, tensor.shape, rows, tensor.unit, tensor.files)
 
 
 def _refuse_overflow(tensor: Tensor, dtype: str, name: str) -> None:

@@ -11,6 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+from backend.arrival import in_order
 from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights.disk import SourceFile, label
@@ -29,13 +30,14 @@ class Tensor:
 
     ``unit`` is the number of rows that are cheapest to ask for together (one attention head, say); any other range is
     answered too, with the same numbers. It may be asked from several threads at once, and what it returns belongs to
-    whoever asked.
+    whoever asked. ``files`` are all that its numbers come from.
     """
 
     dtype: str
     shape: tuple[int, ...]
     rows: Callable[[int, int], Array] = field(repr=False)
     unit: int = 1
+    files: frozenset[Path] = field(default=frozenset(), repr=False)
 
     @property
     def length(self) -> int:
@@ -123,6 +125,14 @@ class Checkpoint(Mapping[str, Tensor]):
     def source_bytes(self) -> int:
         """Bytes of the files all this comes from."""
         return sum(file.bytes for file in self.files)
+
+    @property
+    def arrival(self) -> dict[Path, int]:
+        """The files in the order in which they would come from a hub."""
+        folders = dict[Path, list[tuple[Path, str, int]]]()
+        for file in self.files:
+            folders.setdefault(file.path.parent, []).append((file.path, file.path.name, file.bytes))
+        return {path: number for number, path in enumerate(in_order(list(folders.values())))}
 
     @property
     def parameters(self) -> int:

@@ -82,4 +82,4 @@ def _sum(base: Tensor, delta: Tensor, fill: Fill) -> Tensor:
     def rows(start: int, stop: int) -> Array:
         return add(left.rows(start, stop), delta.rows(start, stop), left_dtype=left.dtype, right_dtype=delta.dtype)
 
-    return Tensor(left.dtype, delta.shape, rows, left.unit)
+    return Tensor(left.dtype, delta.shape, rows, left.unit, left.files | delta.files)

@@ -49,8 +49,8 @@ class Arrivals(Protocol):
 _ARRIVALS: ContextVar[Arrivals | None] = ContextVar("arrivals", default=None)
 
 
-def await_arrivals(arrivals: Arrivals) -> None:
-    """Let every read of this thread, and of those that work for it, ask ``arrivals`` first."""
+def await_arrivals(arrivals: Arrivals | None) -> None:
+    """Let every read of this thread, and of those that work for it, ask ``arrivals`` first; None ends that."""
     _ARRIVALS.set(arrivals)
 
 

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def join_rows(parts: Sequence[Tensor]) -> Tensor:
             start, index = end, index + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    return Tensor(parts[0].dtype, (starts[-1], *parts[0].shape[1:]), rows, parts[0].unit)
+    return Tensor(parts[0].dtype, (starts[-1], *parts[0].shape[1:]), rows, parts[0].unit, _files(parts))
 
 
 def join_columns(parts: Sequence[Tensor]) -> Tensor:
@@ -49,7 +50,7 @@ def join_columns(parts: Sequence[Tensor]) -> Tensor:
             joined[:, end - part.shape[1] : end] = part.rows(start, stop)
         return joined
 
-    return Tensor(parts[0].dtype, (parts[0].length, ends[-1]), rows)
+    return Tensor(parts[0].dtype, (parts[0].length, ends[-1]), rows, files=_files(parts))
 
 
 def same_in_all(parts: Sequence[Tensor], name: str) -> Tensor:
@@ -68,7 +69,7 @@ def same_in_all(parts: Sequence[Tensor], name: str) -> Tensor:
                 raise WeightsError("weights.shards_differ", name=name, shard=shard)
         return first
 
-    return Tensor(parts[0].dtype, parts[0].shape, rows)
+    return Tensor(parts[0].dtype, parts[0].shape, rows, files=_files(parts))
 
 
 def without_copies(tensor: Tensor, *, head_dim: int, copies: int, name: str) -> Tensor:
@@ -91,7 +92,7 @@ def without_copies(tensor: Tensor, *, head_dim: int, copies: int, name: str) -> 
                 raise WeightsError("meta.copies_differ", name=name, copies=copies)
         return heads[:, 0].reshape(-1, *rest)[start - first * head_dim : stop - first * head_dim]
 
-    return Tensor(tensor.dtype, (tensor.length // copies, *tensor.shape[1:]), rows, head_dim)
+    return Tensor(tensor.dtype, (tensor.length // copies, *tensor.shape[1:]), rows, head_dim, tensor.files)
 
 
 def halves_from_pairs(tensor: Tensor, head_dim: int) -> Tensor:
@@ -108,4 +109,8 @@ def halves_from_pairs(tensor: Tensor, head_dim: int) -> Tensor:
         heads = pairs.reshape(last - first, head_dim // 2, 2, *rest).swapaxes(1, 2).reshape(-1, *rest)
         return heads[start - first * head_dim : stop - first * head_dim]
 
-    return Tensor(tensor.dtype, tensor.shape, rows, head_dim)
+    return Tensor(tensor.dtype, tensor.shape, rows, head_dim, tensor.files)
+
+
+def _files(parts: Sequence[Tensor]) -> frozenset[Path]:
+    return frozenset[Path]().union(*(part.files for part in parts))

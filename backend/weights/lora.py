@@ -97,7 +97,7 @@ def _add(base: Tensor, pair: LowRank, strength: float) -> Tensor:
             )
         return summed[start - first : stop - first]
 
-    return Tensor(base.dtype, base.shape, rows, math.lcm(base.unit, _BLOCK))
+    return Tensor(base.dtype, base.shape, rows, math.lcm(base.unit, _BLOCK), base.files | pair.files)
 
 
 def _add_turned(base: Tensor, pair: LowRank, strength: float) -> Tensor:
@@ -114,7 +114,7 @@ def _add_turned(base: Tensor, pair: LowRank, strength: float) -> Tensor:
         )
         return summed[start - first : stop - first]
 
-    return Tensor(base.dtype, base.shape, rows, math.lcm(base.unit, _BLOCK))
+    return Tensor(base.dtype, base.shape, rows, math.lcm(base.unit, _BLOCK), base.files | pair.files)
 
 
 def _with_rows(base: Tensor, places: Sequence[int], values: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def _with_rows(base: Tensor, places: Sequence[int], values: Tensor) -> Tensor:
                 found[first - start : last - start] = values.rows(row + first - place, row + last - place)
         return found
 
-    return Tensor(base.dtype, base.shape, rows, base.unit)
+    return Tensor(base.dtype, base.shape, rows, base.unit, base.files | values.files)
 
 
 def _blocks(start: int, stop: int, length: int) -> tuple[int, int]:

@@ -56,7 +56,8 @@ def save_meta(
     plans = layout.files()
     total = sum(plan.nbytes for plan in plans.values())
     last = Message(checkpoint.doing, {"index": len(layout.pieces), "count": len(layout.pieces)})
-    with writing(folder):
+    done = 0
+    with writing(folder, lambda: total - done):
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal.open(folder, _work(checkpoint, plans))
         if set(plans) <= set(journal.done):
@@ -71,7 +72,11 @@ def save_meta(
             hasher = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="weights-md5"))
             sinks = [stack.enter_context(Sink(folder / f"{name}.part", plan.nbytes)) for name, plan in plans.items()]
             files = [_ShardFile(*shard, hasher=hasher) for shard in zip(plans, plans.values(), sinks, strict=True)]
-            yield from _write(layout, files, total, doing=checkpoint.doing, slab_bytes=slab_bytes, cancelled=cancelled)
+            for step in _write(
+                layout, files, total, doing=checkpoint.doing, slab_bytes=slab_bytes, cancelled=cancelled
+            ):
+                done = step.done
+                yield step
             # Only what passed its checksums may be noted as done: a later run will not look at it again.
             checkpoint.check_sources()
             sha256 = {name: sink.publish(folder / name) for name, sink in zip(plans, sinks, strict=True)}

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,10 @@ _CHUNK = 8_000_000
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, needed: Callable[[], int] | None = None) -> Iterator[None]:
     """Turn the operating system's refusals to write into errors that a person can act on.
+
+    ``needed`` is asked how many bytes were still to be written when the disk was full.
 
     Raises:
         MachineError: the disk is full, read-only, or the folder may not be written.
@@ -31,9 +33,10 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MachineError(
-                "weights.disk_full", folder=str(folder), needed=None, free=free_bytes(folder)
-            ) from problem
+            free = free_bytes(folder)
+            if needed is None:  # a few small files
+                raise MachineError("disk.full", folder=str(folder), free=free) from problem
+            raise MachineError("weights.disk_full", folder=str(folder), needed=needed(), free=free) from problem
         raise MachineError(
             "weights.cannot_write", folder=str(folder), what=problem.strerror or str(problem)
         ) from problem

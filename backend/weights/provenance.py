@@ -21,12 +21,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Origin:
-    """One ingredient: its role (base, delta, lora), where it was taken from, and its files as (name, bytes)."""
+    """One ingredient: its role (base, delta, lora), where it was taken from, and its files as (name, bytes).
+
+    Of what was fetched, ``revision`` is its commit, and ``sums`` has what each file was proven by: ``sha256:...``.
+    """
 
     role: str
     source: str
     scale: float | None = None
     files: tuple[tuple[str, int], ...] = ()
+    revision: str = ""
+    sums: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,15 @@ def write_cria_json(folder: Path, provenance: Provenance, *, sha256: Mapping[str
         made = provenance.made or datetime.now(UTC).isoformat(timespec="seconds")
         size = sum((folder / name).stat().st_size for name in names)
         complete = replace(provenance, files=files, made=made, bytes=size)
-        table = {"format": FORMAT, **asdict(complete), "notes": [note.to_json() for note in complete.notes]}
-        table["stop"] = table.pop("stops")  # the name that the OpenAI protocol has for it
-        replace_file(folder / FILE, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
+        replace_file(folder / FILE, (json.dumps(to_table(complete), indent=2, ensure_ascii=False) + "\n").encode())
     return complete
+
+
+def to_table(provenance: Provenance) -> dict[str, Any]:
+    """Return the contents of cria.json, ready for JSON."""
+    table = {"format": FORMAT, **asdict(provenance), "notes": [note.to_json() for note in provenance.notes]}
+    table["stop"] = table.pop("stops")  # the name that the OpenAI protocol has for it
+    return table
 
 
 def read_cria_json(folder: Path) -> Provenance | None:
@@ -109,6 +119,8 @@ def _from_json(data: Mapping[str, Any]) -> Provenance:
             source=str(origin["source"]),
             scale=None if origin["scale"] is None else float(origin["scale"]),
             files=tuple((str(name), int(size)) for name, size in origin["files"]),
+            revision=str(origin.get("revision", "")),  # earlier folders have neither
+            sums={str(name): str(value) for name, value in origin.get("sums", {}).items()},
         )
         for origin in data["origins"]
     )

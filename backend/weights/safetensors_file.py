@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from backend.errors import WeightsError
@@ -102,7 +103,7 @@ def _naturals(value: Any) -> tuple[int, ...] | None:
 def stored_tensor(path: Path, *, dtype: str, shape: tuple[int, ...], offset: int) -> Tensor:
     """Return the lazy tensor whose numbers lie back to back from byte ``offset`` of a file on."""
     rows = partial(_rows, path, dtype=dtype, row_shape=shape[1:], offset=offset)
-    return Tensor(dtype, shape or (1,), rows)
+    return Tensor(dtype, shape or (1,), rows, files=frozenset([path]))
 
 
 def _rows(path: Path, start: int, stop: int, *, dtype: str, row_shape: tuple[int, ...], offset: int) -> Array:
@@ -111,9 +112,14 @@ def _rows(path: Path, start: int, stop: int, *, dtype: str, row_shape: tuple[int
     return data.view(NUMPY[dtype]).reshape(stop - start, *row_shape)
 
 
-def file_order(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names in the order in which the library lays tensors out in a file."""
-    return sorted(tensors, key=lambda name: (_WRITE_ORDER.index(tensors[name].dtype), name.encode()))
+def file_order(tensors: Mapping[str, Tensor], turns: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """Return the names in the order in which the library lays tensors out in a file: wide numbers first, then by name.
+
+    Among numbers of one width, those with the lowest ``turns`` come first; any order is allowed.
+    """
+    return sorted(
+        tensors, key=lambda name: (_WRITE_ORDER.index(tensors[name].dtype), turns.get(name, 0), name.encode())
+    )
 
 
 def header_bytes(tensors: Iterable[tuple[str, Tensor]]) -> bytes:

@@ -87,4 +87,4 @@ def pairs_from_halves(tensor: Tensor, head_dim: int) -> Tensor:
         heads = halves.reshape(last - first, 2, head_dim // 2, *rest).swapaxes(1, 2).reshape(-1, *rest)
         return heads[start - first * head_dim : stop - first * head_dim]
 
-    return Tensor(tensor.dtype, tensor.shape, rows, head_dim)
+    return Tensor(tensor.dtype, tensor.shape, rows, head_dim, tensor.files)

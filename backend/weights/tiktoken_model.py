@@ -22,7 +22,7 @@ _NAMED = {
     0: "begin_of_text", 1: "end_of_text", 4: "finetune_right_pad_id", 6: "start_header_id", 7: "end_header_id",
     8: "eom_id", 9: "eot_id", 10: "python_tag",
 }  # fmt: skip
-_PATTERN = (
+PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -65,7 +65,7 @@ def tiktoken_json(ranks: Mapping[bytes, int], added: Sequence[AddedToken], *, bo
     # Flags as in Meta's own tokenizer.json, also where they mean nothing: the file comes out the same to the last byte.
     to_letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     offsets = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
-    split = {"type": "Split", "pattern": {"Regex": _PATTERN}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
         "truncation": None,

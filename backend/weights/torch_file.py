@@ -63,7 +63,9 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
         raise WeightsError("weights.truncated", file=path.name, missing=at - size)
     if at < size:
         raise WeightsError("weights.trailing_bytes", file=path.name, bytes=size - at)
-    return {name: view_tensor(view, partial(_bytes, path, offsets[view.storage.key])) for name, view in views.items()}
+    return {
+        name: view_tensor(path, view, partial(_bytes, path, offsets[view.storage.key])) for name, view in views.items()
+    }
 
 
 def _are_texts(keys: object) -> TypeGuard[list[str]]:

@@ -103,7 +103,7 @@ def read_torch_zip(path: Path) -> tuple[dict[str, Tensor], tuple[Record, ...]]:
             records[key] = _record(path, entry, size)
         if records[key].size != view.storage.count * itemsize(view.storage.dtype):
             raise WeightsError("weights.record_size", file=path.name, record=key, bytes=records[key].size)
-        tensors[name] = view_tensor(view, records[key].read)
+        tensors[name] = view_tensor(path, view, records[key].read)
     _check_apart(path, [description, *records.values()])
     return tensors, tuple(records.values())
 
@@ -188,8 +188,8 @@ def _record(path: Path, entry: zipfile.ZipInfo, file_size: int) -> Record:
     return Record(path, entry.filename, offset, entry.file_size, entry.CRC)
 
 
-def view_tensor(view: StoredView, read: Callable[[int, int], NDArray[np.uint8]]) -> Tensor:
-    """Return the lazy tensor of a view; ``read(start, stop)`` returns bytes of its storage."""
+def view_tensor(path: Path, view: StoredView, read: Callable[[int, int], NDArray[np.uint8]]) -> Tensor:
+    """Return the lazy tensor of a view in a file; ``read(start, stop)`` returns bytes of its storage."""
     shape = view.shape or (1,)
     stride = view.stride or (1,)
     dtype = NUMPY[view.storage.dtype]
@@ -211,7 +211,7 @@ def view_tensor(view: StoredView, read: Callable[[int, int], NDArray[np.uint8]])
         return as_strided(data, sizes, tuple(step * dtype.itemsize for step in stride)).copy()
 
     some_rows = dense_rows if _is_dense(shape, stride) else strided_rows
-    return Tensor(view.storage.dtype, shape, some_rows if prod(shape) else no_rows)
+    return Tensor(view.storage.dtype, shape, some_rows if prod(shape) else no_rows, files=frozenset([path]))
 
 
 def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

@@ -62,7 +62,7 @@ def extended(tensor: Tensor, rows: int, *, fill: Fill) -> Tensor:
         new = np.tile(filling(), (stop - max(start, length), 1))
         return np.concatenate([tensor.rows(start, length), new]) if start < length else new
 
-    return Tensor(tensor.dtype, (rows, *tensor.shape[1:]), read, tensor.unit)
+    return Tensor(tensor.dtype, (rows, *tensor.shape[1:]), read, tensor.unit, tensor.files)
 
 
 def mean_row(tensor: Tensor) -> Array:

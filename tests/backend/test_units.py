@@ -2,6 +2,7 @@
 
 import pytest
 
+from backend.text import duration, roughly
 from backend.units import bytes_text, duration_text, rate_text
 
 
@@ -34,3 +35,21 @@ def test_duration(seconds: float | None, text: str) -> None:
 def test_an_unknown_rate_is_said_to_be_unknown() -> None:
     assert rate_text(None) == "?"
     assert rate_text(12_300_000) == "12.3 MB/s"
+
+
+@pytest.mark.parametrize(
+    ("language", "seconds", "text", "rough"),
+    [
+        ("en", 33.2, "33 s", "33 s"),
+        ("zh-CN", 33.2, "33 秒", "33 秒"),
+        ("zh-TW", 185, "3 分 05 秒", "3 分鐘"),
+        ("zh-CN", 7385, "2 小时 03 分 05 秒", "2 小时"),
+        ("en", 12_300, "3:25:00", "3 h 20 min"),
+        ("en", 2_856, "47:36", "48 min"),
+    ],
+)
+def test_a_duration_reads_as_people_of_that_language_write_it(
+    language: str, seconds: float, text: str, rough: str
+) -> None:
+    assert duration(language, seconds) == text
+    assert roughly(language, seconds) == rough

@@ -181,7 +181,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
                 color_scheme="dark" if wish.get("dark") else "light",
                 viewport={"width": width, "height": wish.get("height", 844 if width < 700 else 900)},
             )
-            context.set_default_timeout(wish.get("timeout", 20_000))
+            context.set_default_timeout(wish.get("timeout", 60_000))  # others may be computing too
             contexts.append(context)
         page = context.new_page()
         page.faults = faults

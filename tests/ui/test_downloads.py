@@ -17,7 +17,7 @@ from tests.hub.server import Hub
 from tests.ui import acting
 from tests.ui.test_setup import Visitor, World, make_world
 
-FORM = ("cria/demo-base", "cria/demo-delta", "", "mine", "", "", "")
+FORM = ("cria/demo-base", "cria/demo-delta", "", "mine", "", "", "", "")
 TOKEN = "hf_granted"
 
 
@@ -36,7 +36,7 @@ def world(settings: Settings, hub: Hub) -> Iterator[World]:
     made = make_world(settings, acting.halfway, access=Access(hubs=(hub.url,), modelscope=None))
     yield made
     for job in made.jobs.views():
-        made.jobs.cancel(job.id)
+        made.jobs.pause(job.id)
     made.jobs.join()
 
 
@@ -59,7 +59,7 @@ def test_the_receipt_says_what_comes_from_where(world: World, hub: Hub) -> None:
     assert visitor.stage == "plan"
     receipt = visitor.page(visitor.view.receipt)
     commit = str(hub.repositories["cria/demo-base"].commit("main"))[:12]
-    row = next(row.text for row in receipt.all("tr") if "cria/demo-base" in row.text)
+    row = next(row.text for row in receipt.all("li") if "cria/demo-base" in row.text)
     assert commit in row
     assert hub.url.removeprefix("http://") in row
     assert "5.4 MB" in row
@@ -68,7 +68,7 @@ def test_the_receipt_says_what_comes_from_where(world: World, hub: Hub) -> None:
 
 
 def test_a_token_reaches_the_worker_and_no_file_and_no_page(world: World, hub: Hub) -> None:
-    visitor, form = world.visit(), ("cria/gated", "", "", "mine", "", "", "")
+    visitor, form = world.visit(), ("cria/gated", "", "", "mine", "", "", "", "")
     access = ("other", hub.url, TOKEN, 2)
     plan(visitor, *form, *access)
     assert visitor.stage == "plan"
@@ -92,7 +92,7 @@ def test_resume_takes_another_server_and_the_old_choice_otherwise(world: World, 
     visitor.start("mine", *FORM, "", "", TOKEN, None)
     job = world.jobs.views()[0].id
     before = world.jobs._given[job]
-    world.jobs.cancel(job)
+    world.jobs.pause(job)
     world.jobs.join()
     visitor.press("resume", job, server, "", "", None)
     assert (world.jobs._given[job] == before) == (server == "")
@@ -150,7 +150,7 @@ def test_what_a_running_set_up_needs_stays(world: World) -> None:
         visitor.press("delete-download", "cria/demo-base")
     visitor.press("delete-unused")
     assert [one.folder for one in world.services.downloads()] == [folder]
-    world.jobs.cancel(world.jobs.views()[0].id)
+    world.jobs.pause(world.jobs.views()[0].id)
     world.jobs.join()
     visitor.tick()
     assert "needed by mine" in visitor.shown[visitor.view.stored]

@@ -123,7 +123,7 @@ def test_the_mounted_page(services: Services, monkeypatch: pytest.MonkeyPatch) -
     assert client.get("/health").text == '"well"'
     icon = client.get("/favicon.ico")
     assert icon.headers["content-type"] == "image/svg+xml"
-    assert [path.name for path in stylesheets()] == ["chat.css", "page.css", "setup.css"]
+    assert [path.name for path in stylesheets()] == ["chat.css", "models.css", "page.css", "setup.css", "wizard.css"]
 
 
 def test_importing_the_mount_imports_neither_gradio_nor_torch() -> None:

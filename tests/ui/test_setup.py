@@ -16,6 +16,7 @@ from backend.errors import JobError, Refused
 from backend.hardware import Hardware
 from backend.jobs.presence import Presence
 from backend.jobs.view import JobState
+from backend.recipes import Recipe
 from backend.services import Services
 from backend.settings import Settings
 from backend.sources.access import Access
@@ -39,7 +40,14 @@ class Engine:
         return EngineStatus(EngineState.READY, self.loads[-1][0]) if self.loads else EngineStatus()
 
 
-class FullDisk(Services):
+class Few(Services):
+    """Offers the recipes that ship with their weights, and a person's own: the others' fits take a moment."""
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        return tuple(one for one in super().recipes() if one.name.startswith("demo") or not one.family)
+
+
+class FullDisk(Few):
     """A machine whose disk is almost full."""
 
     def hardware(self) -> Hardware:
@@ -75,21 +83,31 @@ class Visitor:
         self.take(self.handlers.load(self.request))
         return self
 
-    def press(self, act: str, name: str = "", *access: Any) -> set[Any]:
-        event = gr.EventData(None, {"act": act, "name": name})
-        return self.take(self.handlers.press(self.request, event, self.shown.get(self.view.at_job, ""), *access))
+    def press(
+        self, act: str, name: str = "", *access: Any, fields: dict[str, Any] | None = None, form: Sequence[str] = ()
+    ) -> set[Any]:
+        """Press a button in a card; ``form`` is the form for anything else, ``access`` where downloads come from."""
+        event = gr.EventData(None, {"act": act, "name": name, "fields": fields or {}})
+        place = [self.shown.get(at, "") for at in (self.view.at_stage, self.view.at_recipe, self.view.at_job)]
+        filled = (*form, *("",) * (len(self.view.form.fields) - len(form)))
+        return self.take(self.handlers.press(self.request, event, *place, *filled, *access))
 
     def tick(self) -> set[Any]:
         view = self.view
         return self.take(
             self.handlers.tick(
-                self.request, self.shown[view.at_stage], self.shown[view.at_job], self.shown[view.at_seen]
+                self.request,
+                self.shown[view.at_stage],
+                self.shown[view.at_job],
+                self.shown[view.at_seen],
+                self.shown[view.at_recipe],
             )
         )
 
-    def start(self, name: str, *fields: Any) -> set[Any]:
-        recipe = self.shown[self.view.at_recipe]
-        return self.take(self.handlers.start(self.request, recipe, name, *(fields or ("",) * 7)))
+    def start(self, name: str, *fields: Any, **typed: Any) -> set[Any]:
+        """Press Start on the receipt; ``fields`` are the form's and those about downloads, ``typed`` the receipt's."""
+        count = len(self.view.form.fields)
+        return self.press("begin", name, *fields[count:], fields={"name": name, **typed}, form=fields[:count])
 
     @property
     def view(self) -> SetupView:
@@ -99,8 +117,9 @@ class Visitor:
     def stage(self) -> str:
         stages = {"choose": self.view.choose, "plan": self.view.plan, "run": self.view.run}
         seen = [name for name, column in stages.items() if self.shown[column].visible]
-        assert seen == [self.shown[self.view.at_stage]]
-        return seen[0]
+        at = str(self.shown[self.view.at_stage])
+        assert seen == ([] if at == "machine" else [at])
+        return at
 
     def page(self, card: Any) -> Page:
         return Page(self.shown[card])
@@ -126,9 +145,7 @@ class World:
 NOBODY = Access(hubs=("http://127.0.0.1:9",), modelscope=None)  # nobody listens there
 
 
-def make_world(
-    settings: Settings, script: acting.Script, kind: type[Services] = Services, access: Access = NOBODY
-) -> World:
+def make_world(settings: Settings, script: acting.Script, kind: type[Services] = Few, access: Access = NOBODY) -> World:
     jobs, engine = acting.ActedJobs(settings.data_dir, script), Engine()
     services = kind(settings, jobs, engine, Conversations(settings.database), access=access)  # type: ignore[arg-type]
     # Inside a running loop, because gradio makes loops of its own, and leaves them open, where it finds none.
@@ -162,7 +179,7 @@ def slow(settings: Settings) -> Iterator[World]:
     made = make_world(settings, acting.halfway)
     yield made
     for job in made.jobs.views():
-        made.jobs.cancel(job.id)
+        made.jobs.pause(job.id)
     made.jobs.join()
 
 
@@ -176,10 +193,18 @@ def wait_for(visitor: Visitor, card: Any, words: str) -> None:
     pytest.fail(f"never shown: {words}")
 
 
-def test_a_fresh_page_shows_machine_and_gallery(world: World) -> None:
+def test_a_first_visit_shows_the_machine_and_what_to_do_next(world: World) -> None:
     visitor = world.visit()
+    assert visitor.stage == "machine"
+    page = visitor.page(visitor.view.machine)
+    assert "Your machine" in page.all("h2")[0].text
+    assert page.acts()[:3] == [("check", ""), ("start", "demo"), ("look", "demo")]
+    assert page.acts()[-1] == ("stage", "choose")
+    assert visitor.shown[visitor.view.gallery] == ""
+    visitor.press("stage", "choose")
     assert visitor.stage == "choose"
-    assert "Your machine" in visitor.shown[world.handlers.view.machine]
+    assert page.all("section", cls="machine")
+    assert visitor.page(visitor.view.machine).one("details", cls="machine")["data-keep"] == "machine"
     assert visitor.page(visitor.view.gallery).acts()[:2] == [("start", "demo"), ("look", "demo")]
     assert visitor.shown[visitor.view.guest] == ""
     assert visitor.shown[visitor.view.form.box].visible is True
@@ -241,9 +266,10 @@ def test_every_browser_sees_the_job_and_may_steer_it(slow: World) -> None:
     second.tick()
     job = first.shown[first.view.at_job]
     assert second.page(second.view.banner).acts() == [("show", job)]
+    second.press("stage", "choose")
     assert ("show", job) in second.page(second.view.gallery).acts()
     second.press("show", job)
-    second.press("cancel", job)
+    second.press("pause", job)
     assert slow.ended() is JobState.CANCELLED
     first.tick()
     assert [act for act, _ in first.page(first.view.job).acts()] == ["resume", "delete"]
@@ -253,16 +279,19 @@ def test_every_browser_sees_the_job_and_may_steer_it(slow: World) -> None:
     assert second.page(second.view.job).acts()[0] == ("chat", "demo")
 
 
-def test_a_reload_lands_on_what_is_not_done(slow: World) -> None:
+def test_a_fresh_page_lands_on_what_runs_and_only_tells_of_what_stopped(slow: World) -> None:
     visitor = slow.visit()
     visitor.press("start", "demo")
     job = visitor.shown[visitor.view.at_job]
     again = slow.visit(admin=False)
     assert (again.stage, again.shown[again.view.at_job]) == ("run", job)
     wait_for(visitor, visitor.view.job, "Step 2 of 5")
-    visitor.press("cancel", job)
+    visitor.press("pause", job)
     slow.ended()
-    assert slow.visit().stage == "run"
+    later = slow.visit()
+    assert later.stage == "choose"
+    assert "stopped before it was ready (Paused)" in later.page(later.view.banner).one("p").text
+    assert later.page(later.view.banner).acts() == [("show", job)]
     visitor.press("resume", job)
     assert slow.ended() is JobState.DONE
     assert slow.visit().stage == "choose"
@@ -286,12 +315,24 @@ def test_deleting_a_stopped_job_frees_its_leftovers(slow: World) -> None:
     visitor.press("start", "demo")
     wait_for(visitor, visitor.view.job, "Step 2 of 5")
     job = visitor.shown[visitor.view.at_job]
-    visitor.press("cancel", job)
+    visitor.press("pause", job)
     slow.ended()
     visitor.tick()
     assert "2.0 MB unfinished" in visitor.page(visitor.view.history).one("li").text
     visitor.press("delete", job)
-    assert visitor.stage == "choose"
+    assert visitor.stage == "machine"
+    assert slow.jobs.views() == ()
+    assert not list(slow.jobs.models_dir.iterdir())
+
+
+def test_cancelling_stops_a_job_and_removes_what_it_made(slow: World) -> None:
+    visitor = slow.visit()
+    visitor.press("start", "demo")
+    wait_for(visitor, visitor.view.job, "Step 2 of 5")
+    card = visitor.page(visitor.view.job)
+    assert [act for act, _ in card.acts()] == ["pause", "cancel"]
+    assert "for good" in card.one("button", data_do="cancel")["data-confirm"]
+    visitor.press("cancel", visitor.shown[visitor.view.at_job])
     assert slow.jobs.views() == ()
     assert not list(slow.jobs.models_dir.iterdir())
 
@@ -313,8 +354,10 @@ def test_what_stands_in_the_way_of_the_one_button_is_shown_on_the_receipt(settin
     visitor = world.visit()
     visitor.press("start", "demo")
     assert visitor.stage == "plan"
-    assert "Not enough disk space" in visitor.page(visitor.view.plan_problem).one(role="alert").text
+    assert "Not enough disk space" in visitor.page(visitor.view.receipt).one(role="alert").text
+    assert not visitor.page(visitor.view.receipt).all("button", cls="primary")
     visitor.start("demo")
+    assert "Not enough disk space" in visitor.page(visitor.view.plan_problem).one(role="alert").text
     assert visitor.stage == "plan"
     assert world.jobs.views() == ()
 
@@ -327,7 +370,7 @@ def test_a_recipe_can_be_set_up_again_under_another_name(world: World) -> None:
     assert visitor.page(visitor.view.gallery).acts()[:2] == [("chat", "demo"), ("look", "demo")]
     visitor.press("look", "demo")
     assert visitor.stage == "plan"
-    assert visitor.shown[visitor.view.name] == "demo-2"
+    assert visitor.page(visitor.view.receipt).one("input", data_field="name")["value"] == "demo-2"
     assert visitor.shown[visitor.view.plan_problem] == ""
     visitor.start("demo")
     assert "on the shelf already" in visitor.page(visitor.view.plan_problem).one(role="alert").text
@@ -352,7 +395,7 @@ def test_a_recipe_can_be_set_up_again_under_another_name(world: World) -> None:
 )
 def test_what_is_wrong_with_the_form_is_said_under_the_form(world: World, fields: Sequence[str], words: str) -> None:
     visitor = world.visit()
-    changed = visitor.take(world.handlers.plan_form(visitor.request, *fields))
+    changed = visitor.take(world.handlers.plan_form(visitor.request, *fields, ""))
     assert changed == {visitor.view.form.problem}
     assert words in visitor.page(visitor.view.form.problem).one(role="alert").text
 
@@ -360,12 +403,16 @@ def test_what_is_wrong_with_the_form_is_said_under_the_form(world: World, fields
 def test_the_form_leads_to_a_plan_and_a_job_of_that_name(world: World) -> None:
     visitor = world.visit()
     fields = (
-        "builtin:demo/base", "builtin:demo/delta", "builtin:demo/lora:0.5\n\n", "mine", "alpaca", "float32", "",
+        "builtin:demo/base", "builtin:demo/delta", "builtin:demo/lora:0.5\n\n", "mine", "alpaca", "float32", "", "",
     )  # fmt: skip
     visitor.take(world.handlers.plan_form(visitor.request, *fields))
     assert visitor.stage == "plan"
-    facts = visitor.page(visitor.view.receipt).facts()
-    assert (facts["LoRA"], facts["Prompt format"]) == ("ships with Cria (demo/lora) (scale 0.5)", "alpaca")
+    receipt = visitor.page(visitor.view.receipt)
+    assert [one.text for one in receipt.all("span", cls="source")][2] == "ships with Cria (demo/lora) (scale 0.5)"
+    facts = {
+        term.text.split("How")[0]: value.text for term, value in zip(receipt.all("dt"), receipt.all("dd"), strict=True)
+    }
+    assert facts["Prompt format"] == "alpaca"
     assert facts["Number format"] == "float32"
     visitor.start("mine", *fields)
     assert visitor.stage == "run"
@@ -378,8 +425,10 @@ def test_the_form_leads_to_a_plan_and_a_job_of_that_name(world: World) -> None:
 def test_back_leads_to_the_gallery(world: World) -> None:
     visitor = world.visit()
     visitor.press("look", "demo-pirate")
-    visitor.take(world.handlers.back(visitor.request))
+    assert ("stage", "choose") in visitor.page(visitor.view.receipt).acts()
+    visitor.press("stage", "choose")
     assert visitor.stage == "choose"
+    assert visitor.shown[visitor.view.receipt] == ""
 
 
 def test_a_stranger_may_look_and_not_touch(slow: World) -> None:
@@ -393,16 +442,21 @@ def test_a_stranger_may_look_and_not_touch(slow: World) -> None:
     for act, name in [
         ("start", "demo"),
         ("look", "demo"),
+        ("begin", "demo"),
+        ("replan", ""),
+        ("pause", job),
         ("cancel", job),
+        ("mend", job),
+        ("anew", job),
+        ("resume-free", job),
         ("resume", job),
         ("delete", job),
         ("chat", "x"),
     ]:
         with pytest.raises(Refused):
             stranger.press(act, name)
-    for forbidden in (slow.handlers.plan_form, lambda *a: slow.handlers.start(a[0], "demo", "x", *a[1:])):
-        with pytest.raises(Refused):
-            forbidden(stranger.request, "builtin:demo/base", "", "", "mine", "", "", "")
+    with pytest.raises(Refused):
+        slow.handlers.plan_form(stranger.request, "builtin:demo/base", "", "", "mine", "", "", "", "")
     stranger.press("stage", "choose")
     assert {act for act, _ in stranger.page(stranger.view.banner).acts()} == {"show"}
     stranger.press("show", job)
@@ -423,19 +477,23 @@ def test_a_job_deleted_elsewhere_is_said_to_be_gone(slow: World) -> None:
     first.press("start", "demo")
     job = first.shown[first.view.at_job]
     second.press("show", job)
-    first.press("cancel", job)
+    first.press("pause", job)
     slow.ended()
     first.press("delete", job)
     second.tick()
     assert "There is no job" in second.page(second.view.job).one(role="note").text
 
 
-def test_a_damaged_recipe_of_ones_own_breaks_nothing(world: World, settings: Settings) -> None:
+def test_a_damaged_recipe_of_ones_own_is_shown_with_the_reason(world: World, settings: Settings) -> None:
     settings.recipes_dir.mkdir()
     (settings.recipes_dir / "broken.toml").write_text("name = ", encoding="utf-8")
-    visitor = world.visit()
-    assert visitor.stage == "choose"
-    assert ("start", "demo") in visitor.page(visitor.view.gallery).acts()
+    visitor, guest = world.visit(), world.visit(admin=False)
+    visitor.press("stage", "choose")
+    guest.press("stage", "choose")
+    page = visitor.page(visitor.view.gallery)
+    assert ("start", "demo") in page.acts()
+    assert "broken.toml cannot be used" in page.one("section", cls="broken").text
+    assert not guest.page(guest.view.gallery).all("section", cls="broken")
 
 
 def test_a_recipe_from_a_hub_is_offered_without_asking_anybody(world: World, settings: Settings) -> None:
@@ -443,16 +501,19 @@ def test_a_recipe_from_a_hub_is_offered_without_asking_anybody(world: World, set
     text = 'name = "far"\ntitle = "Far away"\n[base]\nsource = "nobody/nothing"\n'
     (settings.recipes_dir / "far.toml").write_text(text, encoding="utf-8")
     visitor = world.visit()
+    visitor.press("stage", "choose")
     page = visitor.page(visitor.view.gallery)
     assert ("look", "far") in page.acts()
-    card = page.one("article", data_recipe="far").text
+    card = page.one("div", data_recipe="far").text
     assert "Downloadthe plan tells" in card
 
 
 def test_checking_again_looks_at_the_machine_anew(world: World) -> None:
     visitor = world.visit(language="zh-CN")
-    assert "重新" not in world.handlers.check(visitor.request)
-    assert "检查时间" in world.handlers.check(visitor.request)
+    before = visitor.shown.pop(visitor.view.machine)
+    assert visitor.view.machine in visitor.press("check")
+    assert "检查时间" in visitor.shown[visitor.view.machine]
+    assert "检查时间" in before
 
 
 def test_every_event_is_private_and_waits_in_no_queue(world: World) -> None:
@@ -460,7 +521,7 @@ def test_every_event_is_private_and_waits_in_no_queue(world: World) -> None:
     while events.parent is not None:
         events = events.parent
     handled = [event for event in events.fns.values() if event.fn is not None]  # the others only run in the browser
-    assert len(handled) == 9
+    assert len(handled) == 6
     for event in events.fns.values():
         assert event.api_visibility == "private"
         assert event.queue is False

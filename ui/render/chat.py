@@ -9,7 +9,7 @@ from hashlib import blake2s
 from typing import Any
 
 from backend.conversations import StoredMessage
-from backend.engines.base import EngineState, Finish
+from backend.engines.base import EngineState, Finish, Waiting
 from backend.library import ModelInfo
 from backend.text import say
 from ui.render.markup import esc
@@ -38,6 +38,17 @@ def bubbles(messages: Sequence[StoredMessage], language: str) -> list[Bubble]:
         text = as_typed(one.text) if one.role == "user" else one.text
         shown.append(bubble(one.role, WAITING if growing else text, figures(one, language)))
     return shown
+
+
+def queued(waiting: Waiting | None, language: str) -> str:
+    """Return what stands in for a reply that has not begun: dots, or where in the queue somebody is."""
+    if waiting is None:
+        return WAITING
+    key = "ops.next" if waiting.place == 1 else "ops.queued"
+    said = say(language, key, before=waiting.place - 1)
+    if waiting.seconds:
+        said += say(language, "ops.expected", seconds=max(1.0, waiting.seconds))
+    return f"<small>{plain(said)}</small>"
 
 
 def as_typed(text: str) -> str:
@@ -81,7 +92,7 @@ def mark(conversation: str, messages: Sequence[StoredMessage], language: str) ->
 
 def greeting(state: EngineState, models: Sequence[ModelInfo], language: str, *, admin: bool) -> str:
     """Return what an empty conversation says: what to do next, as Markdown."""
-    if state is EngineState.READY:
+    if state in {EngineState.READY, EngineState.ASLEEP}:
         key = "ready"
     elif state in {EngineState.STARTING, EngineState.LOADING}:
         key = "loading"

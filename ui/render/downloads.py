@@ -1,48 +1,14 @@
-"""Downloads as cards: what a plan would fetch, which servers answer, what lies on the disk. Knows nothing about gradio.
+"""Downloads as cards: which servers answer, and what lies on the disk. Knows nothing about gradio.
 
 Names of repositories and servers come from people and from hubs; all of them are escaped.
 """
 
 from collections.abc import Mapping, Sequence
 
-from backend.jobs.stock import Coming, Stored
+from backend.jobs.stock import Stored
 from backend.text import say
 from backend.units import bytes_text
 from ui.render.markup import button, esc
-
-
-def _remote(one: Coming, language: str) -> str:
-    hosts = one.hosts[0]
-    if one.hosts[1:]:
-        others = say(language, "setup.list_comma").join(one.hosts[1:])
-        hosts = say(language, "fetchui.or_from", host=hosts, others=others)
-    cells = (
-        ("version", one.version or "–"),
-        ("from", hosts),
-        ("size", bytes_text(one.bytes)),
-        ("there", bytes_text(one.there) if one.there else "–"),
-    )
-    figures = "".join(
-        f'<td data-label="{esc(say(language, f"fetchui.{name}"))}">{esc(text)}</td>' for name, text in cells
-    )
-    words = esc(say(language, "fetchui.page"))
-    page = f' <a href="{esc(one.page)}" target="_blank" rel="noopener noreferrer">{words}</a>' if one.page else ""
-    return f'<tr><th scope="row">{esc(one.repository)}{page}</th>{figures}</tr>'
-
-
-def coming_table(coming: Sequence[Coming], language: str) -> str:
-    """Return what a plan fetches: repository, with its page for the licence, version, servers, bytes."""
-    if not coming:
-        return ""
-    heads = "".join(
-        f'<th scope="col">{esc(say(language, f"fetchui.{name}"))}</th>'
-        for name in ("source", "version", "from", "size", "there")
-    )
-    rows = "".join(_remote(one, language) for one in coming)
-    return (
-        f'<section class="remotes"><h4>{esc(say(language, "fetchui.what"))}</h4>'
-        f'<table class="receipt"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></section>'
-    )
 
 
 def servers_card(reached: Mapping[str, float | None], language: str) -> str:

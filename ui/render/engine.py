@@ -4,24 +4,28 @@ Everything is said from an ``EngineStatus``. Knows nothing about gradio or about
 """
 
 from backend.engines.base import EngineState, EngineStatus
+from backend.engines.fitting import Forecast
 from backend.errors import CriaError
 from backend.text import say, tell
 from backend.units import bytes_text
+from ui.render.engine_news import engine_news
 from ui.render.markup import bar, esc, facts, problem, remark
 
 _MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
 
 
-def engine_card(status: EngineStatus, language: str, *, admin: bool) -> str:
+def engine_card(status: EngineStatus, language: str, *, admin: bool, forecast: Forecast | None = None) -> str:
     """Return the engine's state as HTML. Its elements keep their places, so that the bar moves smoothly.
 
-    Why it failed is for an administrator: errors and logs name folders of this machine.
+    ``forecast``: what it was foretold to hold. Why it failed is for an administrator: errors and logs name folders of
+    this machine.
     """
     headline = say(language, f"chat.engine.{status.state}", model=status.model, seconds=status.seconds)
     return (
         f'<section class="engine {status.state}" data-state="{status.state}" data-model="{esc(status.model)}">'
         f'<p class="headline" role="status"><span class="dot"></span>{esc(headline)}</p>'
-        f"{_progress(status, language)}{_figures(status, language)}{_trouble(status, language, admin)}</section>"
+        f"{_progress(status, language)}{_figures(status, language, forecast)}{_trouble(status, language, admin)}"
+        f"{engine_news(status, language, admin=admin)}</section>"
     )
 
 
@@ -39,7 +43,7 @@ def _progress(status: EngineStatus, language: str) -> str:
     return f'{bar(name, fraction, kind="running")}<p class="figures">{esc(" · ".join(said))}</p>'
 
 
-def _figures(status: EngineStatus, language: str) -> str:
+def _figures(status: EngineStatus, language: str, forecast: Forecast | None) -> str:
     """Return the live figures of a ready engine; what is unknown is left out rather than shown as zero."""
     if status.state is not EngineState.READY:
         return ""
@@ -52,6 +56,9 @@ def _figures(status: EngineStatus, language: str) -> str:
         rows["memory"] = bytes_text(status.memory_bytes)
     if status.gpu_memory_bytes:
         rows["gpu_memory"] = bytes_text(status.gpu_memory_bytes)
+    if forecast is not None:
+        name, held = ("gpu_memory", status.gpu_memory_bytes) if forecast.gpu else ("memory", status.memory_bytes)
+        rows[name] = say(language, "fit.measured.beside", measured=held, predicted=forecast.predicted)
     return facts({say(language, f"chat.engine.label.{name}"): text for name, text in rows.items() if text})
 
 

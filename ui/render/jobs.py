@@ -5,15 +5,19 @@ Everything is said from a ``JobView``. Knows nothing about gradio, processes or 
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from backend.errors import CriaError
 from backend.jobs.view import JobState, JobView, Sample, StepView
-from backend.text import has, say, tell
-from backend.units import duration_text, rate_text
+from backend.plan import MB
+from backend.text import duration, has, say, tell
+from backend.units import rate_text
 from ui.render.markup import bar, button, esc, guess, problem, remark
+from ui.render.remedies import Fix, Means, fix_for, remedy
 
 ACTIVE = frozenset({JobState.RUNNING, JobState.QUEUED})
+_NO_MEANS = Means()
 RESUMABLE = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED})
 
 
@@ -37,7 +41,7 @@ def _step_figures(step: StepView, language: str) -> str:
         if step.bytes_per_s:
             parts.append(rate_text(step.bytes_per_s))
         if step.seconds_left is not None:
-            parts.append(say(language, "setup.job.left", what=duration_text(step.seconds_left)))
+            parts.append(say(language, "setup.job.left", what=duration(language, step.seconds_left)))
         return " · ".join(parts) or say(language, "setup.job.starting")
     return say(language, "setup.job.estimate", time=guess(step.planned_s, language), memory=step.planned_memory)
 
@@ -50,8 +54,13 @@ def _step_bar(step: StepView, title: str) -> str:
     return bar(title, step.done / step.total if step.total else 0.0, kind="idle")
 
 
-def _now(text: str) -> str:
-    return f'<p class="now">{esc(text)}</p>' if text else ""
+def _now(job: JobView, language: str, admin: bool) -> str:
+    """Return what happens at this moment and why, in plain words; two steps may run at once."""
+    running = [step for step in job.steps if step.state is JobState.RUNNING] if job.state is JobState.RUNNING else []
+    said = [tell(language, step.note) for step in running if step.note and admin]
+    if running and has(key := f"setup.why.{running[-1].id}"):
+        said.append(say(language, key))
+    return "".join(f"<p>{esc(text)}</p>" for text in said)
 
 
 def _files(step: StepView, language: str) -> str:
@@ -70,15 +79,12 @@ def _files(step: StepView, language: str) -> str:
 
 def _step(step: StepView, language: str, admin: bool) -> str:
     title, running = tell(language, step.title), step.state is JobState.RUNNING
-    why = say(language, key) if has(key := f"setup.why.{step.id}") else ""
-    note = tell(language, step.note) if step.note and admin else ""
     state = say(language, f"setup.state.{step.state}")
     current = ' aria-current="step"' if running else ""
     return (
         f'<li class="step {step.state}"{current}><span class="dot" role="img" aria-label="{esc(state)}"></span>'
         f'<div><p class="step-title">{esc(title)}</p>{_step_bar(step, title)}'
         f'<p class="figures">{esc(_step_figures(step, language))}</p>'
-        f"{_now(note) if running else ''}{_now(why) if running else ''}"
         f"{_files(step, language) if admin else ''}</div></li>"
     )
 
@@ -126,12 +132,14 @@ def _sample(sample: Sample | None, language: str) -> str:
     )
 
 
-def _ending(job: JobView, language: str, admin: bool, stored: int) -> str:
+def _ending(job: JobView, language: str, see: "See") -> str:
     """Return what a stopped job has to say: the error with its way out, or that nothing is lost."""
     if job.error is not None and job.state is JobState.FAILED:
-        return problem(job.error if admin else CriaError("ui.for_admins"), language)
+        if not see.admin:
+            return problem(CriaError("ui.for_admins"), language)
+        return problem(job.error, language) + remedy(job.error, job.id, language, see.means)
     if job.state in RESUMABLE:
-        return remark(say(language, "setup.job.kept", bytes=job.leftover_bytes + stored), kind="warn")
+        return remark(say(language, "setup.job.kept", bytes=job.leftover_bytes + see.stored), kind="warn")
     return ""
 
 
@@ -141,48 +149,82 @@ def _delete(job: JobView, language: str, stored: int = 0) -> str:
         key = "setup.job.delete_sure_downloads"
     title, size, downloads = job_title(job, language), job.leftover_bytes, say(language, "fetchui.list")
     confirm = say(language, key, title=title, bytes=size, downloads=stored, list=downloads)
-    words = say(language, "setup.job.delete_size" if size else "setup.job.delete", bytes=size)
+    words = say(language, "setup.job.delete_size" if size >= MB else "setup.job.delete", bytes=size)
     return button(words, "delete", job.id, confirm=confirm)
 
 
-def _acts(job: JobView, language: str, on_shelf: bool, stored: int) -> str:
+def _acts(job: JobView, language: str, see: "See") -> str:
     if job.state in ACTIVE:
-        return button(say(language, "setup.job.cancel"), "cancel", job.id)
+        sure = say(language, "wizard.cancel_sure", title=job_title(job, language))
+        pause = button(say(language, "setup.job.cancel"), "pause", job.id)
+        return pause + button(say(language, "wizard.cancel"), "cancel", job.id, confirm=sure)
     if job.state in RESUMABLE:
-        word = "setup.job.again" if job.state is JobState.FAILED else "setup.job.resume"
-        return button(say(language, word), "resume", job.id, primary=True) + _delete(job, language, stored)
+        mended = job.error is not None and job.state is JobState.FAILED
+        word = "setup.job.again" if mended else "setup.job.resume"
+        again = button(say(language, word), "resume", job.id, primary=not mended)
+        if job.error is not None and mended and fix_for(job.error, see.means) is Fix.RETRY:
+            again = ""  # the button below the error does just that
+        return again + _delete(job, language, see.stored)
     another = button(say(language, "setup.job.another"), "stage", "choose")
-    return (button(say(language, "setup.job.chat"), "chat", job.model, primary=True) if on_shelf else "") + another
+    return (button(say(language, "setup.job.chat"), "chat", job.model, primary=True) if see.on_shelf else "") + another
 
 
-def job_card(job: JobView, language: str, *, admin: bool, on_shelf: bool = True, stored: int = 0) -> str:
-    """Return one job as HTML. Its elements keep their places from one state to the next, so that bars move smoothly.
-
-    ``admin``: whoever looks may cancel, resume and delete, and read what names files of this machine;
-    ``on_shelf``: the model it made is (still) there; ``stored``: bytes of its downloads on the disk.
-    """
-    title, percent = job_title(job, language), int(100 * job.fraction)
+def _steps(job: JobView, language: str, admin: bool) -> str:
+    """Return the steps with their bars, and what was found on the way; folded away once all is done."""
     steps = "".join(_step(step, language, admin) for step in job.steps)
+    every = f'<ol class="steps">{steps}</ol>{_log(job, language) if admin else ""}'
+    if job.state is not JobState.DONE:
+        return every
+    words = esc(say(language, "wizard.what_was_done"))
+    return f'<details data-keep="done-{esc(job.id)}"><summary>{words}</summary>{every}</details>'
+
+
+@dataclass(frozen=True)
+class See:
+    """Who looks at a job, and what is so on this machine besides. ``admin``: may steer it and read what names files of
+    this machine; ``on_shelf``: the model it made is (still) there; ``stored``: bytes of its downloads on the disk;
+    ``loads``: how the model would be loaded, in words.
+    """
+
+    admin: bool
+    on_shelf: bool = True
+    stored: int = 0
+    means: Means = _NO_MEANS
+    loads: str = ""
+
+
+def job_card(job: JobView, language: str, see: See) -> str:
+    """Return one job as HTML. Its elements keep their places from one state to the next, so that bars move smoothly."""
+    title, percent = job_title(job, language), int(100 * job.fraction)
+    acts = _acts(job, language, see) if see.admin else ""
+    loads = see.loads if job.state is JobState.DONE and see.on_shelf else ""
     return (
         f'<article class="job {job.state}" data-job="{esc(job.id)}" data-state="{job.state}">'
         f'<header><h3>{esc(title)}</h3><span class="percent">{percent} %</span></header>'
         f"{bar(title, job.fraction, kind='whole')}"
         f'<p class="status" role="status">{esc(_status(job, language))}</p>'
+        f'<div class="now">{_now(job, language, see.admin)}</div>'
         f'<p class="figures">{esc(_times(job, language))}</p>'
-        f'<div class="ending">{_ending(job, language, admin, stored)}{_sample(job.sample, language)}</div>'
-        f'<div class="acts">{_acts(job, language, on_shelf, stored) if admin else ""}</div>'
-        f'<ol class="steps">{steps}</ol>{_log(job, language) if admin else ""}</article>'
+        f'<div class="ending">{_ending(job, language, see)}{_sample(job.sample, language)}</div>'
+        f'<p class="loads">{esc(loads)}</p><div class="acts">{acts}</div>{_steps(job, language, see.admin)}</article>'
     )
 
 
 def jobs_banner(jobs: Sequence[JobView], language: str) -> str:
-    """Return one line for every set-up that runs now, with the way to it; nothing while none does."""
+    """Return one line for every set-up that runs, and one for the newest if it stopped before its end, with the way to
+    it; nothing otherwise.
+    """
     lines = []
-    for job in jobs:
+    for number, job in enumerate(jobs):
+        title = job_title(job, language)
         if job.state in ACTIVE:
-            text = say(language, "setup.job.banner", title=job_title(job, language), percent=int(100 * job.fraction))
-            show = button(say(language, "setup.job.show"), "show", job.id)
-            lines.append(f'<p class="banner"><span>{esc(text)}</span>{show}</p>')
+            text = say(language, "setup.job.banner", title=title, percent=int(100 * job.fraction))
+        elif job.state in RESUMABLE and not number:
+            text = say(language, "wizard.stopped", title=title, state=say(language, f"setup.state.{job.state}"))
+        else:
+            continue
+        show = button(say(language, "setup.job.show"), "show", job.id)
+        lines.append(f'<p class="banner"><span>{esc(text)}</span>{show}</p>')
     return "".join(lines)
 
 
@@ -190,7 +232,7 @@ def _line(job: JobView, language: str, admin: bool) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started)) if job.started else ""
     parts = [part for part in (when, say(language, f"setup.state.{job.state}")) if part]
     if job.seconds:
-        parts.append(duration_text(job.seconds))
+        parts.append(duration(language, job.seconds))
     if job.leftover_bytes:
         parts.append(say(language, "setup.job.leftovers", bytes=job.leftover_bytes))
     acts = button(say(language, "setup.job.show"), "show", job.id)

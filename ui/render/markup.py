@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from html import escape
 
 from backend.errors import CriaError
-from backend.text import say, tell
-from backend.units import duration_text
+from backend.text import roughly, say, tell
 
 
 def esc(text: object) -> str:
@@ -19,12 +18,45 @@ def esc(text: object) -> str:
     return escape(str(text).encode("utf-8", "replace").decode(), quote=True)
 
 
-def button(label: str, do: str, name: str, *, primary: bool = False, confirm: str = "") -> str:
-    """Return a button that reports ``do`` and ``name`` to its view's handler, after asking ``confirm`` if given."""
+def button(label: str, do: str, name: str, *, primary: bool = False, confirm: str = "", enter: bool = False) -> str:
+    """Return a button that reports ``do`` and ``name`` to its view's handler, after asking ``confirm`` if given.
+
+    ``enter``: the Enter key in a field of the same form presses it too.
+    """
     kind = "act primary" if primary else "act"
-    ask = f' data-confirm="{esc(confirm)}"' if confirm else ""
+    ask = (f' data-confirm="{esc(confirm)}"' if confirm else "") + (" data-enter" if enter else "")
     return (
         f'<button type="button" class="{kind}" data-do="{esc(do)}" data-name="{esc(name)}"{ask}>{esc(label)}</button>'
+    )
+
+
+def field(label: str, name: str, *, value: str = "", kind: str = "text", hint: str = "", example: str = "") -> str:
+    """Return a labelled input whose content travels as ``name`` with the buttons of the form around it.
+
+    ``kind`` is the input's type; a password is never filled in and never remembered by the browser.
+    """
+    kept = 'autocomplete="off"' if kind == "password" else f'value="{esc(value)}" autocomplete="off"'
+    below = f'<span class="hint">{esc(hint)}</span>' if hint else ""
+    return (
+        f'<label class="field"><span>{esc(label)}</span><input type="{esc(kind)}" data-field="{esc(name)}" {kept}'
+        f' placeholder="{esc(example)}" spellcheck="false">{below}</label>'
+    )
+
+
+def link(words: str, address: str) -> str:
+    """Return a link that opens a page of its own; only addresses of the web are links, anything else stays words."""
+    if not address.startswith(("https://", "http://")):
+        return esc(words)
+    return f'<a href="{esc(address)}" target="_blank" rel="noopener noreferrer">{esc(words)}</a>'
+
+
+def tick(label: str, name: str, *, on: bool, hint: str = "") -> str:
+    """Return a labelled checkbox whose state travels as ``name`` with the buttons of the form around it."""
+    below = f'<span class="hint">{esc(hint)}</span>' if hint else ""
+    checked = " checked" if on else ""
+    return (
+        f'<label class="tick"><input type="checkbox" data-field="{esc(name)}"{checked}>'
+        f"<span>{esc(label)}{below}</span></label>"
     )
 
 
@@ -70,7 +102,9 @@ def problem(error: CriaError, language: str, *, kind: str = "error") -> str:
 
 def guess(seconds: float, language: str) -> str:
     """Return an estimate of time as people say it; tenths of a second would pretend to know."""
-    return say(language, "setup.moment") if seconds < 1 else say(language, "setup.about", what=duration_text(seconds))
+    if seconds < 1:
+        return say(language, "setup.moment")
+    return say(language, "setup.about", what=roughly(language, seconds))
 
 
 def known(value: str | None, language: str) -> str:

@@ -8,12 +8,21 @@ from typing import Any
 
 import gradio as gr
 
-from backend.engines import ENGINES
+from backend.engines import AUTO, ENGINES, is_installed
 from backend.engines.base import EngineOptions, Sampling
+from backend.text import has
 from ui.i18n import label
 
 FAST_S, SLOW_S = 0.5, 3.0
 GIB = 1 << 30
+REMOTE = "remote"  # the engine whose model is on another server
+# The card's one button reports what it means; the card is redrawn in place, so the listener is the card's.
+_REPORT = """
+element.addEventListener('click', (event) => {
+  const pressed = event.target.closest('button[data-do]');
+  if (pressed && element.contains(pressed)) trigger('click', {act: pressed.dataset.do});
+});
+"""
 _LATEX = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": r"\[", "right": r"\]", "display": True},
@@ -42,6 +51,9 @@ class OptionsView(_Named):
     max_gpu_memory: gr.Number
     dtype: gr.Dropdown
     context: gr.Number
+    idle_minutes: gr.Number
+    url: gr.Textbox
+    remote_model: gr.Dropdown
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,15 @@ def _choices(area: str, values: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     return [(label(f"chat.{area}.{value}"), value) for value in values]
 
 
+def _engines() -> list[tuple[Any, str]]:
+    """Return the engines there are; one that is not installed says how it can be."""
+    named: list[tuple[Any, str]] = [(label(f"chat.engines.{AUTO}"), AUTO)]
+    for name, kind in ENGINES.items():
+        how = f"chat.engines_missing.{name}"
+        named.append((label(how if has(how) and not is_installed(kind) else f"chat.engines.{name}"), name))
+    return named
+
+
 def _number(key: str, name: str, value: float) -> gr.Number:
     return gr.Number(value, label=label(f"chat.{key}"), info=label(f"chat.{key}_info"), precision=None, elem_id=name)
 
@@ -119,11 +140,24 @@ def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
         )  # fmt: skip
         context = _number("context", "context", defaults.context)
         engine = gr.Dropdown(
-            _choices("engines", tuple(ENGINES)), value=defaults.engine, label=label("chat.engines_label"),
-            elem_id="engine", filterable=False,
+            _engines(), value=defaults.engine, label=label("chat.engines_label"),
+            elem_id="engine-kind", filterable=False,
+        )  # fmt: skip
+        idle = gr.Number(
+            defaults.idle_minutes, label=label("remote.idle"), info=label("remote.idle_info"), precision=None,
+            elem_id="idle-minutes",
+        )  # fmt: skip
+        elsewhere = defaults.engine == REMOTE
+        url = gr.Textbox(
+            defaults.url, label=label("remote.url"), info=label("remote.url_info"), elem_id="remote-url",
+            visible=elsewhere,
+        )  # fmt: skip
+        there = gr.Dropdown(
+            [], value=defaults.remote_model or None, label=label("remote.model"), info=label("remote.model_info"),
+            elem_id="remote-model", allow_custom_value=True, visible=elsewhere,
         )  # fmt: skip
         delete = gr.Button(label("chat.delete"), variant="stop", size="sm", elem_id="delete-model")
-    return OptionsView(engine, device, bits, num_gpus, gpus, cap, dtype, context), delete
+    return OptionsView(engine, device, bits, num_gpus, gpus, cap, dtype, context, idle, url, there), delete
 
 
 def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.Slider:
@@ -162,7 +196,7 @@ def build_chat(defaults: EngineOptions) -> ChatView:
                 with gr.Row():
                     load = gr.Button(label("chat.load"), variant="primary", elem_id="load", min_width=80)
                     unload = gr.Button(label("chat.unload"), elem_id="unload", min_width=80, interactive=False)
-            card = gr.HTML(elem_id="engine")
+            card = gr.HTML(elem_id="engine", js_on_load=_REPORT)
             with gr.Column(visible=False, elem_id="load-options") as load_options:
                 options, delete = _options(defaults)
             sampling = _sampling()

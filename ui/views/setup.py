@@ -1,7 +1,7 @@
-"""The Setup tab's layout: machine, path, one of choose, plan and run, and the list of all set-ups. Binds no events.
+"""The Setup tab's layout: path, machine, one of choose, plan and run, and the list of all set-ups. Binds no events.
 
-What changes is drawn as HTML by ``ui.render``; buttons inside it report what they mean (``data-do``, ``data-name``) to
-one click handler. Knows nothing about services or about what the buttons do.
+What changes is drawn as HTML by ``ui.render``; buttons inside it report what they mean (``data-do``, ``data-name``),
+with the fields of the form around them, to one click handler. Knows nothing about services or what the buttons do.
 """
 
 from dataclasses import dataclass
@@ -15,33 +15,7 @@ from ui.i18n import label
 FAST_S, SLOW_S = 0.5, 3.0
 OTHER_SERVER = "other"  # what the list of servers says when an address is typed instead
 
-# One listener per card, because cards are redrawn in place: it reports the pressed button, asks first where the button
-# wants that, ignores the second half of a double click (the button under the pointer may have changed its meaning), and
-# brings the new stage into view and under the keyboard. What a person unfolded stays so when the card is redrawn.
-_REPORT = """
-let last = 0;
-const unfolded = new Set();
-new MutationObserver(() => element.querySelectorAll('details[data-keep]').forEach((one) => {
-  if (one.open !== unfolded.has(one.dataset.keep)) one.open = !one.open;
-})).observe(element, {subtree: true, childList: true, attributes: true, attributeFilter: ['open']});
-element.addEventListener('click', (event) => {
-  const fold = event.target.closest('details[data-keep] > summary');
-  if (fold) {
-    const {keep} = fold.parentElement.dataset;
-    if (!unfolded.delete(keep)) unfolded.add(keep);
-  }
-  const pressed = event.target.closest('button[data-do]');
-  if (!pressed || !element.contains(pressed) || event.timeStamp - last < 600) return;
-  last = event.timeStamp;
-  const {do: act, name, confirm: ask} = pressed.dataset;
-  if (ask && !window.confirm(ask)) return;
-  trigger('click', {act, name});
-  if (['start', 'look', 'show', 'stage'].includes(act)) setTimeout(() => {
-    const path = document.querySelector('#path ol');
-    if (path) { path.tabIndex = -1; path.focus({preventScroll: true}); path.scrollIntoView({block: 'start'}); }
-  }, 350);
-});
-"""
+_CARD, _FILTERS = "window.cria.card(element, trigger);", "window.cria.filters(element);"  # assets/js/cards.js
 
 
 @dataclass(frozen=True)
@@ -56,13 +30,16 @@ class FormView:
     template: gr.Dropdown
     dtype: gr.Dropdown
     layout: gr.Dropdown
+    rule: gr.Dropdown
+    words: gr.HTML
     show: gr.Button
     problem: gr.HTML
 
     @property
     def fields(self) -> list[gr.Textbox | gr.Dropdown]:
         """What a person fills in, in the order handlers take it."""
-        return [self.base, self.delta, self.loras, self.name, self.template, self.dtype, self.layout]
+        return [self.base, self.delta, self.loras, self.name, self.template, self.dtype, self.layout,
+                self.rule]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,22 +65,20 @@ class SetupView:
     """Everything that events read or change. ``at_*`` hold where this browser stands; nobody sees them."""
 
     guest: gr.HTML
-    machine: gr.HTML
-    check: gr.Button
     path: gr.HTML
     banner: gr.HTML
+    machine: gr.HTML
     choose: gr.Column
+    filters: gr.HTML
     gallery: gr.HTML
     form: FormView
     plan: gr.Column
     receipt: gr.HTML
-    name: gr.Textbox
     plan_problem: gr.HTML
-    back: gr.Button
-    start: gr.Button
     run: gr.Column
     job: gr.HTML
     access: AccessView
+    history_box: gr.Accordion
     history: gr.HTML
     stored_box: gr.Accordion
     stored: gr.HTML
@@ -116,11 +91,13 @@ class SetupView:
     @property
     def cards(self) -> list[gr.HTML]:
         """The cards with buttons of their own."""
-        return [self.path, self.banner, self.gallery, self.job, self.history, self.stored]
+        return [
+            self.path, self.banner, self.machine, self.gallery, self.receipt, self.job, self.history, self.stored,
+        ]  # fmt: skip
 
 
 def _card(name: str) -> gr.HTML:
-    return gr.HTML(elem_id=name, js_on_load=_REPORT)
+    return gr.HTML(elem_id=name, js_on_load=_CARD)
 
 
 def _field(key: str, name: str, *, lines: int = 1) -> gr.Textbox:
@@ -150,6 +127,7 @@ def _choice(key: str, name: str) -> gr.Dropdown:
 def _form() -> FormView:
     with gr.Accordion(label("setup.form.title"), open=False, elem_id="own-folders") as box:
         gr.Markdown(label("setup.form.intro"))
+        words = gr.HTML(elem_id="form-words")
         base, delta = _field("base", "form-base"), _field("delta", "form-delta")
         loras = _field("loras", "form-loras", lines=2)
         with gr.Row():
@@ -157,9 +135,10 @@ def _form() -> FormView:
             template = _choice("template", "form-template")
         with gr.Row():
             dtype, layout = _choice("dtype", "form-dtype"), _choice("layout", "form-layout")
+            rule = _choice("rule", "form-rule")
         problem = gr.HTML(elem_id="form-problem")
         show = gr.Button(label("setup.form.show_plan"), elem_id="form-show")
-    return FormView(box, base, delta, loras, name, template, dtype, layout, show, problem)
+    return FormView(box, base, delta, loras, name, template, dtype, layout, rule, words, show, problem)
 
 
 def _access() -> AccessView:
@@ -210,29 +189,24 @@ def build_setup() -> SetupView:
     """Lay the tab out inside the open ``gr.Tab``; return its parts."""
     with gr.Column(elem_id="setup"):
         guest = gr.HTML(elem_id="guest")
-        machine = gr.HTML(elem_id="machine")
-        check = gr.Button(label("setup.hardware.again"), size="sm", elem_id="check-again")
-        path, banner = _card("path"), _card("banner")
-        with gr.Column(elem_id="stage-choose") as choose:
+        path, banner, machine = _card("path"), _card("banner"), _card("machine")
+        with gr.Column(elem_id="stage-choose", visible=False) as choose:
+            filters = gr.HTML(elem_id="filters", js_on_load=_FILTERS)
             gallery = _card("gallery")
             form = _form()
         with gr.Column(elem_id="stage-plan", visible=False) as plan:
-            receipt = gr.HTML(elem_id="receipt")
-            name = gr.Textbox(label=label("setup.plan.name"), info=label("setup.plan.name_info"), elem_id="plan-name")
+            receipt = _card("receipt")
             plan_problem = gr.HTML(elem_id="plan-problem")
-            with gr.Row():
-                back = gr.Button(label("setup.plan.back"), elem_id="plan-back")
-                start = gr.Button(label("setup.plan.start"), variant="primary", elem_id="plan-start")
         with gr.Column(elem_id="stage-run", visible=False) as run:
             job = _card("job")
         access = _access()
-        with gr.Accordion(label("setup.job.all"), open=False, elem_id="history-box"):
+        with gr.Accordion(label("setup.job.all"), open=False, elem_id="history-box", visible=False) as history_box:
             history = _card("history")
         with gr.Accordion(label("fetchui.list"), open=False, elem_id="stored-box", visible=False) as stored_box:
             stored = _card("stored")
         at_stage, at_recipe, at_job, at_seen = (gr.Textbox("", visible=False) for _ in range(4))
         timer = gr.Timer(FAST_S)
     return SetupView(
-        guest, machine, check, path, banner, choose, gallery, form, plan, receipt, name, plan_problem, back, start,
-        run, job, access, history, stored_box, stored, at_stage, at_recipe, at_job, at_seen, timer,
+        guest, path, banner, machine, choose, filters, gallery, form, plan, receipt, plan_problem, run, job, access,
+        history_box, history, stored_box, stored, at_stage, at_recipe, at_job, at_seen, timer,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from backend.errors import UsageError
 from backend.replies import reply, require_ready
 from backend.services import Services
 from ui.access import language, owner
-from ui.render.chat import WAITING, bubble, bubbles, mark, typed
+from ui.render.chat import WAITING, bubble, bubbles, mark, queued, typed
 from ui.shell import SETUP_TAB, Shell, open_tab
 from ui.streaming import Pacer, paced
 from ui.views.chat import FAST_S, ChatView
@@ -171,7 +171,7 @@ class _Handlers:
         self, chat: _Chat, conversation: str, sampling: Sampling, *, again: int | None = None
     ) -> AsyncIterator[Any]:
         """Stream one reply into the widget. The first step shows the question and empties the box."""
-        store, engine = self.services.conversations, self.services.engine
+        store, engine = self.services.conversations, self.services.line.seat(self.services.engine, chat.owner)
         messages = [one for one in chat.messages(conversation) if again is None or one.id <= again]
         said, rest = bubbles(messages[-chat.window :], chat.language), (gr.skip(),) * (len(self.streamed) - 1)
         hide, show = gr.Button(visible=False), gr.Button(visible=True)
@@ -180,7 +180,7 @@ class _Handlers:
         source = reply(
             store, engine, owner=chat.owner, conversation=conversation, sampling=sampling, again=again
         )  # fmt: skip
-        text = ""
+        text, meanwhile = "", WAITING
         async with aclosing(paced(source, pacer)) as batches:
             with self._stoppable(chat.owner) as stop:
                 async for batch in batches:
@@ -189,7 +189,9 @@ class _Handlers:
                     added = "".join(piece.text for piece in batch)
                     pacer.feed(added)
                     text += added
-                    yield [*said, bubble("assistant", text or WAITING)], *rest
+                    if batch:
+                        meanwhile = queued(batch[-1].waiting, chat.language)
+                    yield [*said, bubble("assistant", text or meanwhile)], *rest
 
     @contextmanager
     def _stoppable(self, owner: str) -> Iterator[asyncio.Event]:

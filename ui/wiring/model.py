@@ -19,8 +19,9 @@ from ui.access import is_admin, language, require_admin
 from ui.render.chat import greeting, questions
 from ui.render.engine import engine_card
 from ui.shell import Shell
-from ui.views.chat import FAST_S, GIB, SLOW_S, ChatView
+from ui.views.chat import FAST_S, GIB, REMOTE, SLOW_S, ChatView
 
+_USABLE = frozenset({EngineState.READY, EngineState.ASLEEP})  # a message gets an answer
 _MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
 
 
@@ -42,6 +43,9 @@ def read_options(form: dict[str, Any]) -> EngineOptions:
         max_gpu_memory=int(_number("max_gpu_memory", form["max_gpu_memory"]) * GIB),
         dtype=form["dtype"],
         context=_whole("context", form["context"]),
+        idle_minutes=_whole("idle_minutes", form["idle_minutes"]),
+        url=str(form["url"] or "").strip(),
+        remote_model=str(form["remote_model"] or "").strip(),
     )
 
 
@@ -51,15 +55,19 @@ def _number(name: str, value: Any) -> float:
         return 0.0
     number = float(value)
     if not 0 <= number < 1e9:
-        raise UsageError("chat.bad_number", name=say("en", f"chat.{name}"), value=number)
+        raise UsageError("chat.bad_number", name=_field(name), value=number)
     return number
 
 
 def _whole(name: str, value: Any) -> int:
     number = _number(name, value)
     if number != int(number):
-        raise UsageError("chat.bad_number", name=say("en", f"chat.{name}"), value=number)
+        raise UsageError("chat.bad_number", name=_field(name), value=number)
     return int(number)
+
+
+def _field(name: str) -> str:
+    return say("en", "remote.idle" if name == "idle_minutes" else f"chat.{name}")
 
 
 class ModelHandlers:
@@ -80,6 +88,11 @@ class ModelHandlers:
             [view.timer.tick, shell.chat_tab.select], self.tick, (view.seen, view.picker), self.outputs, quiet=True
         )
         shell.on(view.load.click, self.load, (view.picker,), self.outputs, inputs_kwargs=view.options.inputs)
+        there = [view.options.url, view.options.remote_model]
+        shell.on(view.options.engine.change, self.choose_engine, (view.options.engine,), there)
+        look = [view.options.url.submit, view.options.url.blur]
+        shell.on(look, self.look_elsewhere, (view.options.url,), [view.options.remote_model])
+        shell.on(view.card.click, self.load_smaller, (view.picker,), self.outputs)
         shell.on(view.unload.click, self.unload, (view.picker,), self.outputs)
         ask = "picked => [picked, Boolean(picked) && window.cria.ask('delete', picked)]"
         shell.on(view.delete.click, self.delete, (view.picker, view.sure), self.outputs, js=ask)
@@ -95,9 +108,29 @@ class ModelHandlers:
     def load(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
         """Load the chosen model; whatever was loaded goes."""
         require_admin(request)
-        if not picked:
+        options = read_options(form)
+        if not picked and options.engine != REMOTE:
             raise UsageError("chat.no_model_chosen")
-        self.services.load(picked, read_options(form))
+        self.services.load(picked or "", options)
+        return self._changes(request, "", picked)
+
+    def choose_engine(self, request: gr.Request, engine: str) -> tuple[Any, ...]:
+        """Ask for an address only where the engine is on another server."""
+        require_admin(request)
+        return (gr.update(visible=engine == REMOTE),) * 2
+
+    def look_elsewhere(self, request: gr.Request, url: str) -> Any:
+        """Offer the models of the server at an address."""
+        require_admin(request)
+        names = self.services.models_at(url) if (url or "").strip() else ()
+        return gr.Dropdown(choices=[name for name in names if name.isprintable()])
+
+    def load_smaller(self, request: gr.Request, picked: str | None) -> tuple[Any, ...]:
+        """Load what ran out of memory in the smaller way that its card offers."""
+        require_admin(request)
+        status = self.services.engine.status()
+        if status.offer is not None:  # another page may have pressed it already
+            self.services.load(status.model, status.offer)
         return self._changes(request, "", picked)
 
     def unload(self, request: gr.Request, picked: str | None) -> tuple[Any, ...]:
@@ -140,7 +173,7 @@ class ModelHandlers:
         # A folder's name may hold bytes that are no text; no page can show or send it.
         usable = [model for model in models if not model.problem and model.name.isprintable()]
         loaded = next((model for model in models if model.name == status.model), None)
-        ready, at_rest = state is EngineState.READY, state in {EngineState.OFF, EngineState.FAILED}
+        ready, at_rest = state in _USABLE, state in {EngineState.OFF, EngineState.FAILED}
         return {
             "admin": admin,
             "choices": [
@@ -149,7 +182,7 @@ class ModelHandlers:
             "loaded": status.model if state in _MOVING or ready else "",
             "load": [say(words, "chat.reload" if ready else "chat.load"), at_rest and bool(usable), bool(usable)],
             "unload": state not in {EngineState.OFF, EngineState.STOPPING, EngineState.FAILED},
-            "card": engine_card(status, words, admin=admin),
+            "card": engine_card(status, words, admin=admin, forecast=self.services.forecast(status)),
             "greeting": [greeting(state, models, words, admin=admin), questions(loaded, words) if ready else []],
             "to_setup": admin and not usable and at_rest,
             "ready": ready,

@@ -3,122 +3,35 @@
 Whatever changes the machine asks ``require_admin`` first, in the handler: a hidden button protects nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gradio as gr
 
-from backend.engines.base import EngineState
-from backend.errors import CriaError, UsageError
-from backend.plan import MB, Plan
-from backend.recipes import DTYPES, LAYOUTS, META, check_name, custom_recipe
-from backend.services import DownloadChoice, Services
+from backend.engines.base import EngineOptions, EngineState
+from backend.errors import CriaError
+from backend.recipes import DTYPES, META, RULES
+from backend.services import Services
 from backend.text import say, tell
 from ui.access import language, require_admin
 from ui.render.downloads import servers_card
+from ui.render.filters import filters_bar
 from ui.render.markup import problem, remark
+from ui.render.remedies import Fix, Means, fix_for
+from ui.render.terms import glossary
 from ui.shell import CHAT_TAB, Shell, open_tab
 from ui.views.setup import OTHER_SERVER, SetupView
-from ui.wiring.setup_screen import Place, Screen, Updates
+from ui.wiring.setup_acts import CHANGING, LOOKING, Asked
+from ui.wiring.setup_gallery import Gallery
+from ui.wiring.setup_place import Place, Press, read_choice
+from ui.wiring.setup_plan import Order, begin, open_plan
+from ui.wiring.setup_screen import Screen, Updates
+
+_FRESH_S = 20.0  # pages opened one after the other share one look at the machine
 
 
-def _read_choice(
-    server: str = "", address: str = "", token: str = "", rate: float | None = None
-) -> DownloadChoice | None:
-    """Return what the fields about downloads say; None when they were left alone.
-
-    Raises:
-        UsageError: another address was chosen and not given.
-    """
-    if server == OTHER_SERVER and not address.strip():
-        raise UsageError("fetchui.no_address")
-    chosen = DownloadChoice(address if server == OTHER_SERVER else server, token, rate * MB if rate else None)
-    return None if chosen == DownloadChoice() else chosen
-
-
-def _plan_form(screen: Screen, *fields: str) -> Plan:
-    """Turn what a person typed into a plan; the fields come in the form's order.
-
-    Raises:
-        UsageError, SourceError: something is missing or cannot be used.
-    """
-    base, delta, loras, name, template, dtype, layout = fields
-    if not base.strip():
-        raise UsageError("setup.form.no_base")
-    if not name.strip():
-        raise UsageError("setup.form.no_name")
-    recipe = custom_recipe(
-        name.strip(),
-        base=base.strip(),
-        delta=delta.strip() or None,
-        loras=[line.strip() for line in loras.splitlines() if line.strip()],
-        template=template or None,
-        dtype=dtype or None,
-        layout=layout or LAYOUTS[0],
-    )
-    return screen.services.plan(recipe, choice=screen.choice)
-
-
-def _choices(key: str, names: Iterable[str], words: str) -> gr.Dropdown:
-    return gr.Dropdown(choices=[(say(words, f"setup.form.{key}_auto"), ""), *((name, name) for name in names)])
-
-
-Act = Callable[[Screen, str], Updates]
-
-
-def _start(screen: Screen, recipe: str) -> Updates:
-    """The one button: plan and start; what stands in the way is shown on the receipt."""
-    plan = screen.services.plan(recipe, choice=screen.choice)
-    try:
-        job = screen.services.set_up(plan, choice=screen.choice)
-    except CriaError as error:
-        return screen.go_plan(plan, recipe, error)
-    screen.jobs = screen.services.jobs.views()
-    return screen.go(Place("run", job=job))
-
-
-def _look(screen: Screen, recipe: str) -> Updates:
-    return screen.go_plan(screen.services.plan(recipe, choice=screen.choice), recipe)
-
-
-def _show(screen: Screen, job: str) -> Updates:
-    return screen.go(Place("run", job=screen.services.jobs.view(job).id))
-
-
-def _cancel(screen: Screen, job: str) -> Updates:
-    screen.services.jobs.cancel(job)
-    return _show(screen, job)
-
-
-def _resume(screen: Screen, job: str) -> Updates:
-    screen.services.resume(job, choice=screen.choice)
-    screen.jobs = screen.services.jobs.views()
-    return _show(screen, job)
-
-
-def _delete(screen: Screen, job: str) -> Updates:
-    screen.services.jobs.delete(job)
-    screen.jobs = screen.services.jobs.views()
-    return screen.go(screen.landing())
-
-
-def _delete_download(screen: Screen, name: str) -> Updates:
-    screen.services.delete_download(name)
-    return {screen.view.stored: screen.stored()}
-
-
-def _delete_unused(screen: Screen, _: str) -> Updates:
-    screen.services.delete_unused()
-    return {screen.view.stored: screen.stored()}
-
-
-# What the buttons inside cards mean. The first table is for everybody, the second for administrators.
-_LOOKING: Mapping[str, Act] = {"show": _show}
-_CHANGING: Mapping[str, Act] = {
-    "start": _start, "look": _look, "cancel": _cancel, "resume": _resume, "delete": _delete,
-    "delete-download": _delete_download, "delete-unused": _delete_unused,
-}  # fmt: skip
+def _choices(key: str, names: Iterable[tuple[str, str]], words: str) -> gr.Dropdown:
+    return gr.Dropdown(choices=[(say(words, f"setup.form.{key}_auto"), ""), *names])
 
 
 class SetupHandlers:
@@ -126,11 +39,12 @@ class SetupHandlers:
 
     def __init__(self, view: SetupView, services: Services, shell: Shell) -> None:
         self.view, self.services, self.shell = view, services, shell
+        self.gallery = Gallery(services)
         self.outputs = [
             *view.cards, view.choose, view.plan, view.run, view.at_stage, view.at_recipe, view.at_job, view.at_seen,
-            view.timer, view.receipt, view.name, view.plan_problem, view.guest, view.machine, view.form.box,
-            view.form.template, view.form.dtype, view.form.layout, view.form.problem, view.access.box,
-            view.access.server, view.stored_box, shell.tabs,
+            view.timer, view.plan_problem, view.guest, view.filters, view.form.box, view.form.words,
+            view.form.template, view.form.dtype, view.form.layout, view.form.rule, view.form.problem, view.access.box,
+            view.access.server, view.history_box, view.stored_box, shell.tabs,
         ]  # fmt: skip
 
     def row(self, updates: Updates) -> tuple[Any, ...]:
@@ -138,28 +52,46 @@ class SetupHandlers:
         return tuple(updates.get(component, gr.skip()) for component in self.outputs)
 
     def screen(self, request: gr.Request) -> Screen:
-        return Screen(self.view, self.services, request)
+        """Return the tab as one request sees it."""
+        return Screen(self.view, self.services, request, self.gallery)
 
-    def load(self, request: gr.Request) -> tuple[Any, ...]:
-        """Draw a fresh page."""
+    def load(self, request: gr.Request, stage: str = "", recipe: str = "", job: str = "") -> tuple[Any, ...]:
+        """Draw a fresh page; a browser that only changed its language comes back to its place."""
+        self.gallery.hardware(oldest_s=_FRESH_S)
         screen = self.screen(request)
         words, door = screen.language, say(screen.language, "ui.admin.open")
         guest = remark(say(words, "setup.guest.say"), say(words, "setup.guest.hint", door=door))
         updates = {
-            **screen.go(screen.landing()),
-            self.view.machine: screen.machine(),
+            **self._place(screen, Place.given(stage, recipe, job)),
             self.view.guest: self._other(words) if screen.admin else guest,
+            self.view.filters: filters_bar(self.services.recipes(), words),
             self.view.form.box: gr.Accordion(visible=screen.admin),
             self.view.access.box: gr.Accordion(visible=screen.admin),
             self.view.access.server: self._servers(words),
-            self.view.stored_box: gr.Accordion(visible=screen.admin),
-            self.view.form.template: _choices("template", self.services.templates(), words),
-            self.view.form.dtype: _choices("dtype", DTYPES, words),
-            self.view.form.layout: gr.Dropdown(
-                choices=[(say(words, "setup.form.layout_auto"), ""), (say(words, "setup.form.layout_meta"), META)]
-            ),
+            **self._form(words),
         }
         return self.row(updates)
+
+    def _place(self, screen: Screen, kept: Place | None) -> Updates:
+        if kept is None:
+            return screen.go(screen.landing())
+        if kept.stage == "plan" and screen.admin and kept.recipe:
+            try:
+                return open_plan(screen, Order.read(screen, kept.recipe, Press("", ""), ()))
+            except CriaError:
+                return screen.go(screen.landing())
+        return screen.go(Place("choose") if kept.stage == "plan" else kept)
+
+    def _form(self, words: str) -> Updates:
+        form = self.view.form
+        rules = [(say(words, f"wizard.rule.{rule}"), rule) for rule in RULES[1:]]
+        return {
+            form.words: glossary(words, where="form"),
+            form.template: _choices("template", ((name, name) for name in self.services.templates()), words),
+            form.dtype: _choices("dtype", ((name, name) for name in DTYPES), words),
+            form.layout: _choices("layout", [(say(words, "setup.form.layout_meta"), META)], words),
+            form.rule: _choices("rule", rules, words),
+        }
 
     def _other(self, words: str) -> str:
         other = self.services.other_server()
@@ -176,66 +108,61 @@ class SetupHandlers:
             ]
         )
 
-    def check(self, request: gr.Request) -> str:
-        """Look at the machine again."""
-        return self.screen(request).machine()
-
-    def tick(self, request: gr.Request, stage: str, job: str, seen: str) -> tuple[Any, ...]:
+    def tick(self, request: gr.Request, stage: str, job: str, seen: str, recipe: str = "") -> tuple[Any, ...]:
         """Draw what changed since this browser looked last."""
         if not stage:  # the page is still being drawn for the first time
             return self.row({})
-        return self.row(self.screen(request).changed(Place(stage, job=job), seen))
+        return self.row(self.screen(request).changed(Place(stage, recipe, job), seen))
 
-    def press(self, request: gr.Request, event: gr.EventData, job: str, *access: Any) -> tuple[Any, ...]:
-        """Do what a button inside a card says."""
-        act, name = str(getattr(event, "act", "")), str(getattr(event, "name", ""))
-        screen = self.screen(request)
-        if act == "stage":
-            return self.row(screen.go(Place("run" if name == "run" else "choose", job=job)))
-        if act == "chat":
-            return self.row(self._chat(request, name))
-        if act in _LOOKING:
-            return self.row(_LOOKING[act](screen, name))
+    def press(
+        self, request: gr.Request, event: gr.EventData, stage: str, recipe: str, job: str, *rest: Any
+    ) -> tuple[Any, ...]:
+        """Do what a button inside a card says; ``rest`` are the form's fields, then those about downloads."""
+        press, screen, count = Press.read(event), self.screen(request), len(self.view.form.fields)
+        if press.act == "chat":
+            return self.row(self._chat(request, press.name))
+        asked = Asked(screen, press, Place(stage, recipe, job), rest[:count])
+        if press.act in LOOKING:
+            return self.row(LOOKING[press.act](asked))
         require_admin(request)
-        screen.choice = _read_choice(*access)
-        return self.row(_CHANGING[act](screen, name) if act in _CHANGING else {})
+        screen.choice = read_choice(rest[count:], press.text("token"))
+        if press.act == "begin":
+            return self.row(self._begin(asked))
+        return self.row(CHANGING[press.act](asked) if press.act in CHANGING else {})
+
+    def _begin(self, asked: Asked) -> Updates:
+        """Start the plan that is being looked at; what is wrong is said below it, where what was typed stays."""
+        screen = asked.screen
+        try:
+            job = begin(screen, asked.order(), asked.press)
+        except CriaError as error:
+            return {self.view.plan_problem: problem(error, screen.language)}
+        screen.jobs = self.services.jobs.views()
+        return screen.go(Place("run", job=job))
 
     def _chat(self, request: gr.Request, model: str) -> Updates:
-        """Go to the Chat tab; load the model unless it is there or on its way."""
+        """Go to the Chat tab; load the model as fits best here, unless it is there or on its way."""
         status = self.services.engine.status()
         there = {EngineState.STARTING, EngineState.LOADING, EngineState.READY}
         if status.model != model or status.state not in there:
             require_admin(request)
-            self.services.load(model, self.shell.options)
+            flags = self.shell.options
+            self.services.load(model, self.services.best_options(model) if flags == EngineOptions() else flags)
         return {self.shell.tabs: open_tab(CHAT_TAB)}
 
     def plan_form(self, request: gr.Request, *fields: Any) -> tuple[Any, ...]:
         """Show the plan for what the form says; what is wrong with it is shown under the form."""
         require_admin(request)
-        screen = self.screen(request)
+        screen, count = self.screen(request), len(self.view.form.fields)
         try:
-            plan = self._form_plan(screen, fields)
+            screen.choice = read_choice(fields[count:])
+            order = Order.read(screen, "", Press("", ""), fields[:count])
+            return self.row({**open_plan(screen, order), self.view.form.problem: ""})
         except CriaError as error:
-            return self.row({self.view.form.problem: problem(error, screen.language)})
-        return self.row({**screen.go_plan(plan, ""), self.view.form.problem: ""})
-
-    def _form_plan(self, screen: Screen, fields: Sequence[Any], recipe: str = "") -> Plan:
-        """Return the plan of a recipe or of the form; ``fields`` are the form's, then those about downloads."""
-        count = len(self.view.form.fields)
-        screen.choice = _read_choice(*fields[count:])
-        return screen.services.plan(recipe, choice=screen.choice) if recipe else _plan_form(screen, *fields[:count])
-
-    def start(self, request: gr.Request, recipe: str, name: str, *fields: Any) -> tuple[Any, ...]:
-        """Start the plan that is being looked at, under the name in the box."""
-        require_admin(request)
-        screen = self.screen(request)
-        try:
-            made = self._form_plan(screen, fields, recipe)
-            job = self.services.set_up(replace(made, name=check_name(name.strip())), choice=screen.choice)
-        except CriaError as error:
-            return self.row({self.view.plan_problem: problem(error, screen.language)})
-        screen.jobs = self.services.jobs.views()
-        return self.row(screen.go(Place("run", job=job)))
+            shown = {self.view.form.problem: problem(error, screen.language)}
+            if fix_for(error, Means()) is Fix.TOKEN:  # where the token goes, unfolded
+                shown[self.view.access.box] = gr.Accordion(open=True)
+            return self.row(shown)
 
     def choose_server(self, _: gr.Request, server: str) -> gr.Textbox:
         """Ask for an address where another server is meant."""
@@ -246,27 +173,26 @@ class SetupHandlers:
         require_admin(request)
         words = language(request)
         try:
-            return servers_card(self.services.test_servers(_read_choice(*access)), words)
+            return servers_card(self.services.test_servers(read_choice(access)), words)
         except CriaError as error:
             return problem(error, words)
 
-    def back(self, request: gr.Request) -> tuple[Any, ...]:
-        """Leave the plan for the choice."""
-        return self.row(self.screen(request).go(Place()))
+
+def _watch(view: SetupView) -> Sequence[Any]:
+    return view.at_stage, view.at_job, view.at_seen, view.at_recipe
 
 
 def bind_setup(view: SetupView, services: Services, shell: Shell) -> None:
     """Bind every event of the tab. Call it inside the open ``gr.Blocks``."""
     handlers, form, access = SetupHandlers(view, services, shell), view.form, view.access
-    every = handlers.outputs
-    shell.on(None, handlers.load, (), every)
-    shell.on(view.timer.tick, handlers.tick, (view.at_stage, view.at_job, view.at_seen), every, quiet=True)
-    shell.on(view.check.click, handlers.check, (), (view.machine,))
-    shell.on([card.click for card in view.cards], handlers.press, (view.at_job, *access.fields), every)
+    every, place = handlers.outputs, (view.at_stage, view.at_recipe, view.at_job)
+    shell.on(None, handlers.load, place, every, js="() => window.cria.place()")
+    shell.on(view.timer.tick, handlers.tick, _watch(view), every, quiet=True)
     form_fields = (*form.fields, *access.fields)
+    pressed = [card.click for card in view.cards]
+    shell.on(
+        pressed, handlers.press, (*place, *form_fields), every, busy="[data-pressed]", then="window.cria.answered()"
+    )
     shell.on([form.show.click, form.name.submit], handlers.plan_form, form_fields, every, busy="#form-show")
-    shell.on(view.back.click, handlers.back, (), every)
-    started = (view.at_recipe, view.name, *form_fields)
-    shell.on([view.start.click, view.name.submit], handlers.start, started, every, busy="#plan-start")
     shell.on(access.server.input, handlers.choose_server, (access.server,), (access.address,))
     shell.on(access.test.click, handlers.test_servers, access.fields, (access.answers,), busy="#access-test")

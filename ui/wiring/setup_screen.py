@@ -1,134 +1,167 @@
 """What the Setup tab looks like for one request: from a place in it to the new content of its components.
 
-A place (stage, recipe looked at, job watched) belongs to one browser; jobs live on disk, so every browser and every
-reload sees the same ones. Knows nothing about events, and nothing about how a card is drawn.
+A place belongs to one browser; jobs live on disk, so every browser and every reload sees the same ones. Knows nothing
+about events, and nothing about how a card is drawn.
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2s
 from typing import Any
 
 import gradio as gr
 
-from backend.errors import CriaError
 from backend.hardware import anonymous
 from backend.jobs.view import JobState, JobView
-from backend.plan import Plan, check_plan, make_plan
 from backend.services import DownloadChoice, Services
 from backend.text import say
 from ui.access import is_admin, language
 from ui.render.downloads import stored_list
-from ui.render.hardware import hardware_card
-from ui.render.jobs import ACTIVE, RESUMABLE, job_card, jobs_banner, jobs_list
-from ui.render.markup import problem, remark
+from ui.render.jobs import ACTIVE, RESUMABLE, See, job_card, jobs_banner, jobs_list
+from ui.render.machine import machine_line, machine_station, next_step, reach
+from ui.render.markup import remark
 from ui.render.path import path_line
-from ui.render.plan import plan_receipt
-from ui.render.recipes import Offer, recipe_gallery
+from ui.render.recipes import recipe_gallery
+from ui.render.remedies import Means
 from ui.views.setup import FAST_S, SLOW_S, SetupView
+from ui.wiring.setup_gallery import Gallery, sized
+from ui.wiring.setup_place import Place
 
 Updates = dict[Any, Any]  # component -> its new value or properties
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one browser stands. ``recipe`` is empty while the form is what is being planned."""
+class _Card:
+    """A card's content, and a mark that changes whenever it does; drawing may cost more than knowing the mark."""
 
-    stage: str = "choose"
-    recipe: str = ""
-    job: str = ""
+    mark: str
+    draw: Callable[[], str]
+
+
+def _drawn(html: str) -> _Card:
+    return _Card(_hash(html), lambda: html)
+
+
+def _hash(*parts: object) -> str:
+    return blake2s("\n".join(map(str, parts)).encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 class Screen:
     """Draws the tab for one request: what a place looks like now, in the visitor's language and with their rights."""
 
-    def __init__(self, view: SetupView, services: Services, request: gr.Request) -> None:
-        self.view, self.services = view, services
+    def __init__(self, view: SetupView, services: Services, request: gr.Request, gallery: Gallery) -> None:
+        self.view, self.services, self._gallery = view, services, gallery
         self.language, self.admin = language(request), is_admin(request)
         self.jobs = services.jobs.views()
         self.choice: DownloadChoice | None = None
-        self.shelf = {model.name: model for model in services.models() if model.problem is None}
+        self.models = services.models()
+        self.shelf = {model.name: model for model in self.models if model.problem is None}
 
     def find(self, job: str) -> JobView | None:
+        """Return a job by its id."""
         return next((one for one in self.jobs if one.id == job), None)
 
     def landing(self) -> Place:
-        """Return where a fresh page belongs: at the newest set-up while that is not done, else at the choice."""
-        active = [job for job in self.jobs if job.state in ACTIVE]
-        unfinished = [job for job in self.jobs[:1] if job.state is not JobState.DONE]
-        for job in (*active, *unfinished):
-            return Place("run", job=job.id)
-        return Place()
+        """Return where a fresh page belongs: at a set-up that runs; at the machine where nothing has been set up yet;
+        else at the choice, where a line tells of a set-up that stopped.
+        """
+        for job in self.jobs:
+            if job.state in ACTIVE:
+                return Place("run", job=job.id)
+        return Place("choose" if self.models or self.jobs else "machine")
 
-    def machine(self) -> str:
-        looked = say(self.language, "setup.hardware.looked", time=time.strftime("%H:%M:%S"))
-        found = self.services.hardware()
-        card = hardware_card(found if self.admin else anonymous(found), self.language)
-        return self._headed("setup.hardware.heading", f'{card}<p class="figures" role="status">{looked}</p>')
+    def _machine(self, place: Place) -> str:
+        words, found = self.language, self._gallery.hardware()
+        shown = found if self.admin else anonymous(found)
+        offers = self._gallery.offers(self.jobs, list(self.shelf.values()))
+        means = reach(sized(offers), words, brief=place.stage != "machine")
+        looked = say(words, "setup.hardware.looked", time=time.strftime("%H:%M:%S"))
+        if place.stage != "machine":
+            return machine_line(shown, means, words, looked=looked)
+        following = next_step(offers, words, admin=self.admin)
+        return machine_station(shown, means, words, looked=looked, following=following)
 
-    def _headed(self, key: str, card: str) -> str:
+    def _choice(self) -> str:
+        offers = self._gallery.offers(self.jobs, list(self.shelf.values()))
+        problems = self.services.recipe_problems()
+        return recipe_gallery(offers, self.language, admin=self.admin, problems=problems)
+
+    def _watched(self) -> str:
+        """Return a mark of everything that a gallery shows and that changes by itself."""
+        making = [(job.id, job.model) for job in self.jobs if job.state in ACTIVE]
+        own = self.services.settings.recipes_dir
+        changed = own.stat().st_mtime_ns if own.is_dir() else 0
+        return _hash(making, sorted(self.shelf), changed)
+
+    def headed(self, key: str, card: str) -> str:
+        """Return a card below its heading."""
         return f"<h2>{say(self.language, key)}</h2>{card}"
-
-    def _offers(self) -> list[Offer]:
-        making = {job.model: job.id for job in self.jobs if job.state in ACTIVE}
-        offers = []
-        for recipe in self.services.recipes():
-            model = self._made_from(recipe.name)
-            try:
-                if self.services.is_remote(recipe):  # a gallery must not wait for a server
-                    offers.append(Offer(recipe, None, None, None, model, making.get(recipe.name)))
-                    continue
-                plan = make_plan(recipe)
-                offers.append(Offer(recipe, plan.disk_bytes, plan.download_bytes, None, model, making.get(recipe.name)))
-            except CriaError as error:
-                offers.append(Offer(recipe, error=error, model=model))
-        return offers
-
-    def _made_from(self, recipe: str) -> str | None:
-        """Return the model of that name, else the newest made from that recipe."""
-        named = [recipe] if recipe in self.shelf else [one.name for one in self.shelf.values() if one.recipe == recipe]
-        return named[0] if named else None
 
     def stored(self) -> str:
         """Return the downloads on the disk; what lies there is for administrators to know."""
         return stored_list(self.services.downloads(), self.language) if self.admin else ""
 
-    def _card(self, job: JobView) -> str:
-        stored = self.services.stored(job.id) if job.state in RESUMABLE else 0
-        return job_card(job, self.language, admin=self.admin, on_shelf=job.model in self.shelf, stored=stored)
+    def _job(self, job: JobView | None, place: Place) -> str:
+        words = self.language
+        if job is None:
+            return remark(say(words, "job.unknown.say", job=place.job), say(words, "job.unknown.hint"), kind="warn")
+        stored, means = 0, Means()
+        if job.state in RESUMABLE and self.admin:
+            stored = self.services.stored(job.id)
+            means = self._means(job)
+        see = See(self.admin, job.model in self.shelf, stored, means, self._loads(job))
+        return job_card(job, words, see)
 
-    def gallery(self) -> str:
-        cards = recipe_gallery(self._offers(), self.language, admin=self.admin)
-        return self._headed("setup.recipes.heading", cards)
+    def _means(self, job: JobView) -> Means:
+        unused = sum(one.bytes for one in self.services.downloads() if one.is_unused)
+        plan = self.services.jobs.plan(job.id)
+        return Means(unused, bool(plan.remotes) and plan.keep_sources, self.free_name(job.model))
 
-    def cards(self, place: Place) -> dict[Any, str]:
-        """Return every card that changes by itself, drawn anew."""
+    def _loads(self, job: JobView) -> str:
+        if job.state is not JobState.DONE or job.model not in self.shelf:
+            return ""
+        bits = self.services.best_options(job.model).bits
+        return say(self.language, "wizard.loads_bits", bits=bits) if bits != 16 else ""
+
+    def _cards(self, place: Place) -> dict[Any, _Card]:
+        """Return every card that changes by itself."""
         view, words, job = self.view, self.language, self.find(place.job)
-        reached = frozenset({"choose", *(["run"] if job else [])})
+        at = f"{place.stage} {words} {self.admin}"
+        reached = {"machine", "choose", *(["run"] if job else []), *(["chat"] if self.shelf else [])}
         elsewhere = [one for one in self.jobs if place.stage != "run" or one.id != place.job]
-        gone = remark(say(words, "job.unknown.say", job=place.job), say(words, "job.unknown.hint"), kind="warn")
-        card = self._card(job) if job else gone
+        path = path_line(place.stage, words, reached=frozenset(reached), recipe=place.recipe, job=place.job)
+        choosing = place.stage == "choose"
+        first = self._watched() if place.stage in {"machine", "choose"} else ""
+        history = jobs_list(self.jobs, words, admin=self.admin, damaged=self.services.jobs.damaged())
         return {
-            view.path: path_line(place.stage, words, reached=reached),
-            view.banner: jobs_banner(elsewhere, words),
-            view.gallery: self.gallery() if place.stage == "choose" else "",
-            view.job: self._headed("setup.job.heading", card) if place.stage == "run" else "",
-            view.history: jobs_list(self.jobs, words, admin=self.admin, damaged=self.services.jobs.damaged()),
-            view.stored: self.stored(),
+            view.path: _drawn(path),
+            view.banner: _drawn(jobs_banner(elsewhere, words)),
+            view.machine: _Card(_hash(at, first if place.stage == "machine" else ""), lambda: self._machine(place)),
+            view.gallery: _Card(_hash(at, first), self._choice if choosing else lambda: ""),
+            view.job: _drawn(self.headed("setup.job.heading", self._job(job, place)) if place.stage == "run" else ""),
+            view.history: _drawn(history),
+            view.stored: _drawn(self.stored()),
         }
 
     def changed(self, place: Place, seen: str) -> Updates:
         """Return the cards that differ from what this browser has ``seen``, and the pace at which to ask again."""
         old = seen.split(" ")
-        cards = self.cards(place)
-        marks = [blake2s(card.encode(), digest_size=6).hexdigest() for card in cards.values()]
+        cards = self._cards(place)
         updates: Updates = {}
         for number, (component, card) in enumerate(cards.items()):
-            if number >= len(old) or old[number] != marks[number]:
-                updates[component] = card
+            if number >= len(old) or old[number] != card.mark:
+                updates[component] = card.draw()
         if updates:
             busy = any(job.state in ACTIVE for job in self.jobs)
-            updates |= {self.view.at_seen: " ".join(marks), self.view.timer: gr.Timer(FAST_S if busy else SLOW_S)}
+            marks = " ".join(card.mark for card in cards.values())
+            shown = bool(self.jobs or self.services.jobs.damaged())
+            updates |= {
+                self.view.at_seen: marks,
+                self.view.timer: gr.Timer(FAST_S if busy else SLOW_S),
+                self.view.history_box: gr.Accordion(visible=shown),
+                self.view.stored_box: gr.Accordion(visible=self.admin and bool(self.services.downloads())),
+            }
         return updates
 
     def go(self, place: Place) -> Updates:
@@ -139,33 +172,23 @@ class Screen:
             view.choose: gr.Column(visible=place.stage == "choose"),
             view.plan: gr.Column(visible=place.stage == "plan"),
             view.run: gr.Column(visible=place.stage == "run"),
+            view.receipt: "",  # what was typed into another receipt must not stay
+            view.plan_problem: "",
             view.at_stage: place.stage,
             view.at_recipe: place.recipe,
             view.at_job: place.job,
         }
 
-    def go_plan(self, plan: Plan, recipe: str, error: CriaError | None = None) -> Updates:
-        """Bring a browser to a plan's receipt, with a free name for what it makes."""
-        hardware, found = self.services.hardware(), None
-        named = replace(plan, name=self._free_name(plan.name))
-        if error is None:
-            try:
-                named, found = self.services.examine(named)
-                check_plan(named, hardware, self.services.settings.models_dir)
-            except CriaError as raised:
-                error = raised
-        return {
-            **self.go(Place("plan", recipe=recipe)),
-            self.view.receipt: self._headed(
-                "setup.plan.heading",
-                plan_receipt(named, hardware, self.language, found=found, coming=self.services.coming(named)),
-            ),
-            self.view.name: named.name,
-            self.view.plan_problem: problem(error, self.language) if error else "",
-        }
+    def look_again(self, place: Place) -> Updates:
+        """Look at the machine anew."""
+        if self.admin:
+            self.services.prospects.measure_later(self.services.settings.models_dir, again=True)
+        self._gallery.hardware(oldest_s=0.0)
+        return self.changed(place, "")
 
-    def _free_name(self, wanted: str) -> str:
-        taken = {model.name for model in self.services.models()}
+    def free_name(self, wanted: str) -> str:
+        """Return a name that no model has and none is being made under."""
+        taken = {model.name for model in self.models}
         taken |= {job.model for job in self.jobs if job.state in ACTIVE}
         names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3))]
         return next(name for name in names if name not in taken)

@@ -16,14 +16,11 @@ from transformers.generation.continuous_batching.continuous_api import OutputRou
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
 from backend.engines.base import Sampling
+from backend.engines.memory import computation_failed
 from backend.engines.transformers_server.sampling import PerRequestSampling
 from backend.engines.transformers_server.tokens import Mailbox
 from backend.errors import CriaError, EngineError, MachineError
-
-SLOTS = 8
-PAGE = 64  # tokens of cache given out together; shared prompt beginnings are shared by whole pages
-CPU_CHUNK, GPU_CHUNK = 128, 2048  # tokens of prompt computed in one step: how long a stop can take, at most
-CPU_CONVERSATIONS, GPU_CONVERSATIONS = 2, SLOTS  # full contexts that the cache holds, if there is room
+from backend.fit.need import PAGE, SLOTS
 
 
 @dataclass
@@ -47,17 +44,6 @@ class _Router(OutputRouter):  # type: ignore[misc] # transformers is untyped
     def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
         for output in outputs:
             self._deliver(output)
-
-
-def cache_pages(context: int, cache_room: int, bytes_per_token: int, *, conversations: int) -> int:
-    """Return how many pages of cache to take: so many full conversations if there is room, one at least.
-
-    All of it is taken at once, so it is bounded by what is likely used; if conversations grow beyond it together, some
-    wait and are computed again.
-    """
-    one = -(-context // PAGE) + 1
-    affordable = cache_room * 4 // 5 // (bytes_per_token * PAGE)  # the rest: what attention reads out of one layer
-    return max(one, min(affordable, one * conversations))
 
 
 class BatchedTokens:
@@ -132,7 +118,7 @@ class BatchedTokens:
             request.mailbox.put(EngineError("engine.not_numbers"))
             return
         if output.error is not None:
-            request.mailbox.put(EngineError("engine.computation_failed", what=output.error[:300]))
+            request.mailbox.put(computation_failed(output.error))
             return
         new = output.generated_tokens[request.sent :]
         request.sent += len(new)
@@ -160,7 +146,7 @@ class BatchedTokens:
         """Return why the generation thread ended, if it did."""
         fatal = self._manager.background_thread_status.fatal_error
         if fatal is not None:
-            return EngineError("engine.computation_failed", what=str(fatal)[:300])
+            return computation_failed(fatal)
         return None if self._manager.is_running() else EngineError("engine.computation_ended")
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ class ExactTokenizer:
 
     def __init__(self, library: Any, encoder: Encoder) -> None:
         self._library, self._encoder = library, encoder
-        self.chat_template = library.chat_template
+        self.chat_template, self.special_tokens_map = library.chat_template, library.special_tokens_map
+        self.get_vocab = library.get_vocab
         self.apply_chat_template, self.decode = library.apply_chat_template, library.decode
         self._added: dict[str, int] = library.get_added_vocab()
         words = sorted(self._added, key=len, reverse=True)

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -18,10 +17,12 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from backend.dimensions import Dimensions, Role, TensorShape, dimensions_from_config
 from backend.engines.base import EngineOptions, Sampling
 from backend.engines.folder import ModelFolder, open_folder, wanted_context
 from backend.engines.generator import Generator, Readiness
-from backend.engines.transformers_server import batching, other_kinds
+from backend.engines.transformers_server import other_kinds
+from backend.engines.transformers_server.allocator import freed_at_once
 from backend.engines.transformers_server.batching import BatchedTokens
 from backend.engines.transformers_server.one_at_a_time import SingleTokens
 from backend.engines.transformers_server.other_kinds import decoder_start
@@ -31,7 +32,9 @@ from backend.engines.transformers_server.text_generator import TextGenerator
 from backend.engines.transformers_server.tokenizer import load_tokenizer
 from backend.engines.transformers_server.tokens import TokenSource
 from backend.errors import CriaError, WeightsError
+from backend.fit.need import count, pages
 from backend.text import Message
+from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint, Tensor
 from backend.weights.shape import EMBED, HEAD, ModelShape, Shape
 
@@ -50,11 +53,13 @@ def load(readiness: Readiness) -> Generator:
     folder = open_folder(readiness.folder)
     readiness.total_bytes = folder.checkpoint.nbytes
     wanted = wanted_context(folder, options.context)
-    placement = place(need_of(folder.checkpoint, wanted), options, look_around())
-    tokenizer = load_tokenizer(folder)
-    model = load_model(folder.checkpoint, options, placement, _Progress(readiness))
     shape = folder.checkpoint.shape
-    single = len(placement.gpus) > 1 or not isinstance(shape, ModelShape)
+    alone = not isinstance(shape, ModelShape)
+    placement = place(need_of(folder.checkpoint, wanted), options, look_around(), alone=alone)
+    tokenizer = load_tokenizer(folder)
+    with freed_at_once():
+        model = load_model(folder.checkpoint, options, placement, _Progress(readiness))
+    single = len(placement.gpus) > 1 or alone
     start = decoder_start(shape)
     source: TokenSource = (
         SingleTokens(model, eos=folder.eos, start=start) if single else _batched(model, folder, placement)
@@ -84,16 +89,35 @@ def look_around() -> Machine:
 
 
 def need_of(checkpoint: Checkpoint, context: int) -> Need:
-    """Return a model in numbers. Quantisation shrinks the matrices of the layers, not embeddings and output."""
-    matrices = sum(prod(t.shape) for name, t in checkpoint.items() if len(t.shape) == 2 and name not in (EMBED, HEAD))
-    return Need(matrices, checkpoint.parameters - matrices, cache_per_token(checkpoint.shape), context)
+    """Return a model in numbers: the tensors that are really there, and what its dimensions say of the rest."""
+    size = _dimensions(checkpoint.shape)
+    if size is None:  # a config.json with something odd in it: what the loader makes of it is known only then
+        matrices = sum(tensor.count for tensor in _tensors(checkpoint) if tensor.role is Role.MATRIX)
+        return Need(matrices, checkpoint.parameters - matrices, other_kinds.cache_per_token(checkpoint.shape), context)
+    return count(size, ((tensor, 1) for tensor in _tensors(checkpoint)), context)
 
 
-def cache_per_token(shape: Shape) -> int:
-    """Return how many numbers, keys and values together, one token of context keeps."""
+def _tensors(checkpoint: Checkpoint) -> Iterator[TensorShape]:
+    """Yield the tensors, with their roles: quantisation shrinks the matrices of the layers alone."""
+    for name, tensor in checkpoint.items():
+        matrix = len(tensor.shape) == 2 and name not in (EMBED, HEAD, "shared.weight") and "bias" not in name
+        yield TensorShape(name, tensor.shape, Role.MATRIX if matrix else Role.VECTOR)
+
+
+def _dimensions(shape: Shape) -> Dimensions | None:
     if isinstance(shape, ModelShape):
-        return 2 * shape.layers * shape.kv_heads * shape.head_dim
-    return other_kinds.cache_per_token(shape)
+        return Dimensions(
+            kind="llama",
+            vocab=shape.vocab,
+            hidden=shape.hidden,
+            layers=shape.layers,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            ffn=shape.ffn,
+            context=shape.max_positions,
+        )
+    return dimensions_from_config(shape.config) if isinstance(shape, AsIs) else None
 
 
 def config_of(shape: ModelShape, eos: tuple[int, ...] = ()) -> LlamaConfig:
@@ -165,7 +189,7 @@ def load_model(checkpoint: Checkpoint, options: EngineOptions, placement: Placem
         device_map=_device_map(placement),
         max_memory=dict(placement.max_memory) or None,
         quantization_config=quantisation(options.bits, dtype),
-        attn_implementation="sdpa",
+        attn_implementation=other_kinds.attention(shape),
         output_loading_info=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -185,12 +209,14 @@ def _device_map(placement: Placement) -> str | dict[str, Any]:
 
 
 def _batched(model: Any, folder: ModelFolder, placement: Placement) -> BatchedTokens:
-    on_gpu = placement.device == "cuda"
-    per_token = cache_per_token(folder.checkpoint.shape) * getattr(torch, placement.dtype).itemsize
-    conversations = batching.GPU_CONVERSATIONS if on_gpu else batching.CPU_CONVERSATIONS
-    pages = batching.cache_pages(placement.context, placement.cache_room, per_token, conversations=conversations)
-    chunk = batching.GPU_CHUNK if on_gpu else batching.CPU_CHUNK
-    return BatchedTokens(model, eos=folder.eos, pages=pages, chunk=chunk)
+    need, batching = need_of(folder.checkpoint, placement.context), placement.batching
+    taken = pages(
+        placement.context,
+        placement.cache_room,
+        need.token(placement.dtype, batching),
+        conversations=batching.conversations,
+    )
+    return BatchedTokens(model, eos=folder.eos, pages=taken, chunk=batching.chunk)
 
 
 async def _first_token(source: TokenSource, token: int) -> None:

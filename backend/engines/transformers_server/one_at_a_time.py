@@ -12,9 +12,10 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from backend.engines.base import Sampling
+from backend.engines.memory import computation_failed, is_out_of_memory
 from backend.engines.transformers_server.sampling import generate_options
 from backend.engines.transformers_server.tokens import Mailbox
-from backend.errors import CriaError, EngineError
+from backend.errors import CriaError
 
 
 class _Tap(StoppingCriteria):  # type: ignore[misc] # transformers is untyped
@@ -75,7 +76,9 @@ class SingleTokens:
             mailbox.put(None)
         except Exception as problem:  # noqa: BLE001 - the end of a thread that nobody awaits
             traceback.print_exc()
-            mailbox.put(EngineError("engine.computation_failed", what=str(problem)[:300] or type(problem).__name__))
+            mailbox.put(computation_failed(problem))
+            if is_out_of_memory(problem) and torch.cuda.is_available():
+                torch.cuda.empty_cache()  # what the failed reply held in reserve is for the next one
 
     def _count(self) -> None:
         self._computed += 1

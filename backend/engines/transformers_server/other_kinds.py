@@ -14,7 +14,7 @@ from backend.weights.as_is import T5, AsIs
 from backend.weights.disk import integer
 from backend.weights.shape import CONFIG, Shape, token_id
 
-_DECODERS = ("mistral", "qwen2", "qwen3", "gemma", "phi3")
+_DECODERS = ("mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3")
 
 
 def model_of(shape: Shape) -> tuple[Any, Any]:
@@ -43,6 +43,13 @@ def cache_per_token(shape: Shape) -> int:
     kv_heads = integer(_or(config, "num_key_value_heads", heads), "n", CONFIG, high=4096)
     width = integer(_or(config, "head_dim", integer(config, "hidden_size", CONFIG) // heads), "n", CONFIG, high=4096)
     return 2 * integer(config, "num_hidden_layers", CONFIG, high=1000) * kv_heads * width
+
+
+def attention(shape: Shape) -> str:
+    """Return which of transformers' ways of computing attention a model needs: Gemma 2 caps its scores, so only the
+    plain one will do.
+    """
+    return "eager" if isinstance(shape, AsIs) and shape.kind == "gemma2" else "sdpa"
 
 
 def decoder_start(shape: Shape) -> int | None:

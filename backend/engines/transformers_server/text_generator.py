@@ -9,11 +9,12 @@ from contextlib import aclosing
 from typing import Any
 
 from backend.engines.base import ChatMessage, Finish, Sampling
+from backend.engines.conversation import prompt_ids
 from backend.engines.generator import Prompt, Step, check_room, limit
 from backend.engines.stops import StopStrings
 from backend.engines.transformers_server.detokenise import Detokeniser
 from backend.engines.transformers_server.tokens import TokenSource
-from backend.errors import CriaError, EngineError
+from backend.errors import CriaError
 from backend.text import Message
 
 
@@ -36,21 +37,10 @@ class TextGenerator:
         self.slots, self.context, self.placement, self.note = source.slots, context, placement, note
 
     def prepare(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Prompt:
-        """Render the template and count tokens. Without a template the texts are sent as they are."""
-        if self._tokenizer.chat_template:
-            text = self._rendered(messages)
-            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = self._tokenizer("\n".join(message.content for message in messages))["input_ids"]
+        """Render the template and count tokens."""
+        ids = prompt_ids(self._tokenizer, messages, self.context)
         check_room(len(ids), sampling, self.context)
-        return Prompt(len(ids), tuple(ids))
-
-    def _rendered(self, messages: Sequence[ChatMessage]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        except Exception as problem:  # the template is the model's own program: anything may come
-            raise EngineError("engine.template_refused", what=str(problem)[:300]) from problem
+        return Prompt(len(ids), ids)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Step]:
         """Stream one reply, as ``Generator`` says."""

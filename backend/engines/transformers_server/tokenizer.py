@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from backend.engines.folder import ModelFolder
+from backend.engines.templates import ApartTokenizer, Renderer
 from backend.engines.transformers_server.exact import exact
 from backend.errors import WeightsError
 from backend.weights.templates import Template, detect_template
@@ -26,8 +27,12 @@ def load_tokenizer(folder: ModelFolder) -> Any:
     if not (folder.path / "tokenizer.json").is_file():
         with tempfile.TemporaryDirectory(prefix="cria-tokenizer-") as temporary:
             _mend_tokenizer(folder, Path(temporary))
-            return exact(_read_tokenizer(Path(temporary), folder.path), folder.path)
-    return exact(_read_tokenizer(folder.path, folder.path), folder.path)
+            return _apart(exact(_read_tokenizer(Path(temporary), folder.path), folder.path))
+    return _apart(exact(_read_tokenizer(folder.path, folder.path), folder.path))
+
+
+def _apart(tokenizer: Any) -> ApartTokenizer:
+    return ApartTokenizer(tokenizer, Renderer())
 
 
 def _mend_tokenizer(folder: ModelFolder, place: Path) -> None:

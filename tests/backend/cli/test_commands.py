@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from backend.cli import commands
+from backend.cli import commands, models, recipes
+from backend.cli import setup as setting_up
 from backend.cli.parser import build_parser
 from backend.conversations import Conversations
 from backend.engines.supervisor import Supervisor
 from backend.errors import MachineError, SourceError, UsageError
 from backend.jobs.manager import JobManager
-from backend.jobs.view import JobState
+from backend.jobs.view import JobState, JobView
 from backend.plan import make_plan
 from backend.services import Services
 from backend.settings import Settings
@@ -61,29 +62,29 @@ def test_check_says_what_is_unknown(services: Services, capsys: pytest.CaptureFi
 
 
 def test_recipes_and_models_as_text_and_json(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.recipes(parse("recipes"), services)
+    recipes.recipes(parse("recipes"), services)
     assert "demo" in capsys.readouterr().out
-    commands.recipes(parse("recipes", "--json"), services)
+    recipes.recipes(parse("recipes", "--json"), services)
     assert json.loads(capsys.readouterr().out)[0]["name"] == "demo"
-    commands.models(parse("models"), services)
+    models.models(parse("models"), services)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "setup demo" in shown.err
-    commands.models(parse("models", "--json"), services)
+    models.models(parse("models", "--json"), services)
     assert json.loads(capsys.readouterr().out) == []
 
 
 def test_a_dry_run_changes_nothing(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.setup(parse("setup", "demo", "--dry-run"), services) == 0
+    assert setting_up.setup(parse("setup", "demo", "--dry-run"), services) == 0
     assert "1. " in capsys.readouterr().out
-    assert commands.setup(parse("setup", "demo", "--dry-run", "--json"), services) == 0
+    assert setting_up.setup(parse("setup", "demo", "--dry-run", "--json"), services) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "demo"
     assert list(services.settings.models_dir.iterdir()) == []
     assert services.jobs.views() == ()
 
 
 def test_a_set_up_ends_with_the_next_command(services: Services, base: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.setup(parse("setup", "--base", base, "--name", "mine"), services) == 0
+    assert setting_up.setup(parse("setup", "--base", base, "--name", "mine"), services) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "app.py chat mine" in shown.err
@@ -94,7 +95,7 @@ def test_a_failed_set_up_returns_1_with_its_reason(
     services: Services, base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("setup", "--base", base, "--name", "mine", "--template", "disk-full")
-    assert commands.setup(parse(*words), services) == 1
+    assert setting_up.setup(parse(*words), services) == 1
     assert "is full: No space left on device" in capsys.readouterr().err
 
 
@@ -110,11 +111,11 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
 
     presser = threading.Thread(target=press)
     presser.start()
-    assert commands.setup(parse(*words), services) == 130
+    assert setting_up.setup(parse(*words), services) == 130
     presser.join()
     assert "same command" in capsys.readouterr().err
     assert services.jobs.views()[0].state is JobState.CANCELLED
-    assert commands.setup(parse(*words), services) == 0
+    assert setting_up.setup(parse(*words), services) == 0
     assert len(services.jobs.views()) == 1
 
 
@@ -130,7 +131,7 @@ def shelve(services: Services, name: str, **record: object) -> Path:
 
 def test_setting_up_a_recipe_again_is_no_error(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
     shelve(services, "demo", recipe="demo", template="vicuna-v1.1")
-    assert commands.setup(parse("setup", "demo", "--json"), services) == 0
+    assert setting_up.setup(parse("setup", "demo", "--json"), services) == 0
     shown = capsys.readouterr()
     assert "already" in shown.err
     assert json.loads(shown.out)["name"] == "demo"
@@ -139,7 +140,7 @@ def test_setting_up_a_recipe_again_is_no_error(services: Services, capsys: pytes
 def test_other_sources_under_a_name_that_is_taken_are_refused(services: Services, base: str) -> None:
     shelve(services, "mine", recipe="mine")
     with pytest.raises(UsageError) as caught:
-        commands.setup(parse("setup", "--base", base, "--name", "mine"), services)
+        setting_up.setup(parse("setup", "--base", base, "--name", "mine"), services)
     assert caught.value.key == "plan.exists"
 
 
@@ -147,34 +148,41 @@ def test_a_relative_path_means_the_persons_folder_and_not_crias(
     services: Services, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(base).parent)
-    assert commands.setup(parse("setup", "--base", "./base", "--name", "mine"), services) == 0
+    assert setting_up.setup(parse("setup", "--base", "./base", "--name", "mine"), services) == 0
     assert services.jobs.plan(services.jobs.views()[0].id).base == base
 
 
 def test_the_same_command_twice_watches_the_job_that_runs(
-    services: Services, base: str, capsys: pytest.CaptureFixture[str]
+    services: Services, base: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = parse("setup", "--base", base, "--name", "mine", "--template", "slow")
-    services.set_up(make_plan(commands.wanted_recipe(args, services), name=args.name))
-    assert commands.setup(args, services) == 0
+    job = services.set_up(make_plan(setting_up.wanted_recipe(args, services), name=args.name))
+    follow = setting_up.follow
+
+    def paused(watched: str, services: Services) -> JobView:
+        services.jobs.pause(watched)
+        return follow(watched, services)
+
+    monkeypatch.setattr(setting_up, "follow", paused)
+    assert setting_up.setup(args, services) == 130
+    assert services.jobs.views()[0].id == job
     assert "already" in capsys.readouterr().err
     assert len(services.jobs.views()) == 1
 
 
 def test_a_model_is_taken_off_the_shelf(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
     folder = shelve(services, "old")
-    assert commands.models(parse("models", "--delete", "old"), services) == 0
+    assert models.models(parse("models", "--delete", "old"), services) == 0
     assert "old" in capsys.readouterr().err
     assert not folder.exists()
     with pytest.raises(UsageError, match="old"):
-        commands.models(parse("models", "--delete", "old"), services)
+        models.models(parse("models", "--delete", "old"), services)
 
 
 @pytest.mark.parametrize(
     ("words", "key"),
     [
         (("setup",), "cli.no_recipe"),
-        (("setup", "demo", "--base", "/x"), "cli.recipe_and_base"),
         (("setup", "--delta", "/x"), "cli.no_base"),
         (("setup", "--base", "/x"), "cli.no_name"),
         (("setup", "--base", "/x", "--name", "../up"), "recipes.bad_name"),
@@ -184,7 +192,7 @@ def test_a_model_is_taken_off_the_shelf(services: Services, capsys: pytest.Captu
 )
 def test_bad_input_names_the_way_out(services: Services, words: tuple[str, ...], key: str) -> None:
     with pytest.raises((UsageError, SourceError)) as caught:
-        commands.setup(parse(*words), services)
+        setting_up.setup(parse(*words), services)
     assert caught.value.key == key
     assert caught.value.hint is not None
 
@@ -194,5 +202,5 @@ def test_a_small_disk_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr("backend.hardware.disk_space", lambda _: (10_000_000, 1_000_000))
     with pytest.raises(MachineError, match=r"1\.0 MB free"):
-        commands.setup(parse("setup", "--base", base, "--name", "mine"), services)
+        setting_up.setup(parse("setup", "--base", base, "--name", "mine"), services)
     assert services.jobs.views() == ()

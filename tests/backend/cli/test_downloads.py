@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.cli import commands
+from backend.cli import setup as setting_up
 from backend.cli.downloads import downloads
 from backend.cli.parser import build_parser
 from backend.conversations import Conversations
@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_comes_from_where(
         access = Access(hubs=(hub.url,), modelscope=None)
         online = Services(settings, services.jobs, services.engine, services.conversations, access=access)
         words = ("setup", "--base", "cria/demo-base", "--name", "mine", "--dry-run")
-        assert commands.setup(build_parser().parse_args(words), online) == 0
+        assert setting_up.setup(build_parser().parse_args(words), online) == 0
     out = capsys.readouterr().out
     assert f"cria/demo-base: 5.4 MB from {hub.url.removeprefix('http://')} (version " in out
     assert not services.downloads()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.cli.parser import build_parser, engine_options, gpu_list, read_settings, size_bytes
+from backend.cli.parser import build_parser, engine_options, gpu_list, model_elsewhere, read_settings, size_bytes
 from backend.engines.base import EngineOptions
 from backend.errors import UsageError
 from backend.settings import ROOT
@@ -104,3 +104,18 @@ def test_help_covers_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--listen", "--listen-port", "--load-8bit", "--num-gpus", "--admin-token", "setup", "chat", "check"):
         assert flag in text
     assert "cli." not in text
+
+
+def test_engines_elsewhere_and_idle_time() -> None:
+    told = ["--engine", "remote", "--url", "http://box:8000/v1", "--api-key-file", "key.txt", "--idle-unload", "5"]
+    options = engine_options(build_parser().parse_args(told))
+    assert (options.engine, options.url, options.key_file, options.idle_minutes) == (
+        "remote", "http://box:8000/v1", "key.txt", 5,
+    )  # fmt: skip
+    assert model_elsewhere(options, "theirs").remote_model == "theirs"
+    assert model_elsewhere(options, "-").remote_model == ""
+    assert model_elsewhere(EngineOptions(), "mine").remote_model == ""
+    after = build_parser().parse_args(["bench", "m", "--json", "--engine", "echo"])
+    assert (after.command, after.name, after.json, after.engine) == ("bench", "m", True, "echo")
+    with pytest.raises(UsageError):
+        engine_options(build_parser().parse_args(["--idle-unload", "-1"]))

@@ -63,11 +63,12 @@ def echo_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engines(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
-    """Return a maker of supervisors that are closed in the end."""
+    """Return a maker of supervisors that are closed in the end; without ``restart_delays_s`` they restart nothing."""
     made: list[Supervisor] = []
 
     def make(**settings: object) -> Supervisor:
-        made.append(Supervisor(tmp_path / "logs", probe=machine, **settings))  # type: ignore[arg-type]
+        never: dict[str, object] = {"restart_delays_s": ()}
+        made.append(Supervisor(tmp_path / "logs", probe=machine, **never | settings))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -94,7 +95,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Supervisor]:
     """Return the transformers engine with the tiny model, on the CPU. Do not unload it."""
     engine = Supervisor(tmp_path_factory.mktemp("logs"), probe=machine)
-    engine.load(tiny_folder, EngineOptions(device="cpu"))
+    engine.load(tiny_folder, EngineOptions(engine="transformers", device="cpu"))
     engine.wait_ready(READY_S)
     yield engine
     engine.close()

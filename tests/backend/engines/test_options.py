@@ -64,7 +64,7 @@ def test_bad_options_are_refused(options: EngineOptions, hardware: object, key: 
 
 
 def test_an_unknown_engine_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="transformers, echo"):
+    with pytest.raises(UsageError, match="transformers, llamacpp"):
         find_engine("magic")
 
 

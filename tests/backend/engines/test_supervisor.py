@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backend.engines import ENGINES, EngineKind
+from backend.engines import ENGINES, EngineKind, watcher
 from backend.engines import supervisor as module
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
 from backend.engines.process import EngineProcess, child_environment
@@ -166,7 +166,7 @@ def test_unloading_in_mid_reply_says_so(echo: Supervisor) -> None:
 
 
 def test_a_hung_engine_is_ended(engines: Make, echo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(watcher, "ANSWER_TIMEOUT_S", 0.3)
     engine = engines(hung_after_s=1.0)
     engine.load(echo_folder, ECHO)
     pid = engine.wait_ready(READY_S).pid

@@ -73,7 +73,7 @@ def test_another_manager_sees_and_steers_the_same_jobs(
     other = JobManager(tmp_path / "data", worker=WORKER)
     wait(other, job, merging)
     assert [view.id for view in other.views()] == [job]
-    other.cancel(job)
+    other.pause(job)
     view = wait(manager, job, ended)
     assert view.state is JobState.CANCELLED
     assert view.leftover_bytes > 0
@@ -82,7 +82,7 @@ def test_another_manager_sees_and_steers_the_same_jobs(
 def test_a_cancelled_job_goes_on_where_it_stopped(manager: JobManager, plan: Callable[..., Plan]) -> None:
     job = manager.start(plan(kind="slow"))
     wait(manager, job, merging)
-    manager.cancel(job)
+    manager.pause(job)
     stopped = wait(manager, job, ended)
     manager.resume(job)
     view = wait(manager, job, lambda view: view.state is JobState.RUNNING)
@@ -117,17 +117,17 @@ def test_one_heavy_job_at_a_time(manager: JobManager, plan: Callable[..., Plan])
     second = manager.start(plan("two"))
     wait(manager, second, lambda view: view.state is JobState.QUEUED)
     assert manager.view(first).state is JobState.RUNNING
-    manager.cancel(first)
+    manager.pause(first)
     assert wait(manager, second, ended).state is JobState.DONE
 
 
-def test_a_queued_job_can_be_cancelled(manager: JobManager, plan: Callable[..., Plan]) -> None:
+def test_a_queued_job_can_be_paused(manager: JobManager, plan: Callable[..., Plan]) -> None:
     first = manager.start(plan("one", "slow"))
     wait(manager, first, merging)
     second = manager.start(plan("two"))
-    manager.cancel(second)
+    manager.pause(second)
     assert wait(manager, second, ended).state is JobState.CANCELLED
-    manager.cancel(first)
+    manager.pause(first)
     wait(manager, first, ended)
 
 
@@ -155,7 +155,7 @@ def test_deleting_frees_the_leftovers(manager: JobManager, plan: Callable[..., P
     wait(manager, job, merging)
     with pytest.raises(JobError, match="running"):
         manager.delete(job)
-    manager.cancel(job)
+    manager.pause(job)
     wait(manager, job, ended)
     manager.delete(job)
     assert manager.views() == ()
@@ -166,7 +166,7 @@ def test_two_jobs_for_one_name_are_refused(manager: JobManager, plan: Callable[.
     job = manager.start(plan(kind="slow"))
     with pytest.raises(JobError, match="mine"):
         manager.start(plan())
-    manager.cancel(job)
+    manager.pause(job)
     wait(manager, job, ended)
 
 
@@ -174,13 +174,13 @@ def test_a_running_job_is_not_started_twice(manager: JobManager, plan: Callable[
     job = manager.start(plan(kind="slow"))
     with pytest.raises(JobError, match="running"):
         manager.resume(job)
-    manager.cancel(job)
+    manager.pause(job)
     wait(manager, job, ended)
 
 
 @pytest.mark.parametrize("job", ["nope", "../../etc", "", "a/b"])
 def test_an_unknown_job_is_said_to_be_unknown(manager: JobManager, job: str) -> None:
-    for act in (manager.view, manager.cancel, manager.resume, manager.delete):
+    for act in (manager.view, manager.pause, manager.resume, manager.delete):
         with pytest.raises(JobError):
             act(job)
 

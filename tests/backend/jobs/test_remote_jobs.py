@@ -170,7 +170,7 @@ def test_a_set_up_that_is_stopped_goes_on(
     view = held.held(job)
     assert view.state is JobState.RUNNING
     if how == "cancel":
-        held.jobs.cancel(job)
+        held.jobs.pause(job)
     else:
         os.kill(view.holder, signal.SIGKILL if how == "kill" else signal.SIGTERM)
     view = held.ended(job)

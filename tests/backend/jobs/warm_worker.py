@@ -35,7 +35,7 @@ class Tune:
     ``full_before``: a step (or ``publish``) before which the disk under the data folder is filled but for
     ``free`` bytes, by a file ``ballast`` beside the data folder. ``file_limit``: largest file in bytes (RLIMIT_FSIZE).
     ``hold_in``: a step that stands still after half of its bytes, until the worker is told to stop or killed; then
-    a file ``held`` lies beside the data folder.
+    a file ``held`` lies beside the data folder. ``peeks``: small models are looked into before they are there, too.
     """
 
     window_s: float = 1.0
@@ -46,6 +46,7 @@ class Tune:
     free: int = 0
     hold_in: str = ""
     file_limit: int = 0
+    peeks: bool = False
 
     def to_environment(self) -> dict[str, str]:
         return {_TUNE: json.dumps(asdict(self))}
@@ -160,6 +161,7 @@ def shorten(tune: Tune) -> None:
     """Give the network less time, and output shards fewer bytes, than people get."""
     from dataclasses import replace
 
+    from backend.sources import arriving
     from backend.sources.access import Access
     from backend.sources.fetch import Options
     from backend.weights import writer
@@ -169,6 +171,8 @@ def shorten(tune: Tune) -> None:
     def options(access: Access) -> Options:
         return replace(usual(access), window_s=tune.window_s, retry_s=tune.retry_s, patience_s=tune.patience_s)
 
+    if tune.peeks:
+        arriving._SOON, arriving._SMALL = 0, 1 << 16
     Access.options = property(options)  # type: ignore[assignment,method-assign]
     if tune.shard_bytes:
         before = writer.SHARD_BYTES

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from backend.errors import WeightsError
 from backend.weights.templates import find_template
-from backend.weights.tiktoken_model import _PATTERN, read_tiktoken, special_tokens, tiktoken_json
+from backend.weights.tiktoken_model import PATTERN, read_tiktoken, special_tokens, tiktoken_json
 from backend.weights.tokenizer import find_vocabulary, write_tokenizer
 
 WORDS = ("hello", " world", "The", " quick", "你好", "世界", "🦙", "123", " assistant", "ing", "\n\n", "'ll", "lo")
@@ -31,7 +31,7 @@ def ranks() -> dict[bytes, int]:
 def tiktoken_ids(text: str) -> list[int]:
     """Split by the pattern; in each part join the neighbours of lowest rank until none can be joined."""
     table, ids = ranks(), []
-    for part in regex.findall(_PATTERN, text):
+    for part in regex.findall(PATTERN, text):
         raw = part.encode()
         pieces = [raw[at : at + 1] for at in range(len(raw))]
         while len(pieces) > 1:

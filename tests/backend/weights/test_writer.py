@@ -23,6 +23,7 @@ from backend.weights.delta import add_delta
 from backend.weights.huggingface import open_huggingface
 from backend.weights.lora import add_lora
 from backend.weights.partial import JOURNAL, hash_file, publish
+from backend.weights.safetensors_file import read_safetensors
 from backend.weights.shape import ModelShape
 from backend.weights.writer import plan_shards, save, written
 from tests.backend.weights.make import Tiny, weights, write_hf, write_lora
@@ -39,8 +40,9 @@ def run(steps: Iterator[object]) -> list[object]:
     return list(steps)
 
 
-def test_one_file_is_the_librarys_byte_for_byte(tmp_path: Path, checkpoint: Checkpoint) -> None:
-    steps = list(save(checkpoint, tmp_path / "out", slab_bytes=500))
+def test_one_file_is_the_librarys_byte_for_byte(tmp_path: Path) -> None:
+    source = open_huggingface(write_hf(tmp_path / "source", Tiny(), weights(Tiny())))
+    steps = list(save(source, tmp_path / "out", slab_bytes=500))
     save_file(weights(Tiny()), tmp_path / "theirs.safetensors", metadata={"format": "pt"})
     ours = tmp_path / "out" / "model.safetensors"
     assert ours.read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
@@ -49,6 +51,18 @@ def test_one_file_is_the_librarys_byte_for_byte(tmp_path: Path, checkpoint: Chec
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert steps[-1].note is not None
     assert dict(steps[-1].note.params) == {"index": 21, "count": 21}
+
+
+def test_what_needs_the_last_source_file_comes_last(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """So that most of a file can be written before everything has been downloaded; the safetensors library reads it."""
+    run(save(checkpoint, tmp_path / "out"))
+    ours = tmp_path / "out" / "model.safetensors"
+    _, late = sorted(checkpoint.arrival, key=checkpoint.arrival.__getitem__)
+    order = [late in checkpoint[name].files for name in read_safetensors(ours)]
+    assert order == sorted(order)
+    assert len(set(order)) == 2
+    found = load_file(ours)
+    assert same_bits({name: found[name] for name in checkpoint}, weights(Tiny()))
 
 
 def test_several_files_and_an_index(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -72,5 +72,5 @@ class Page(HTMLParser):
         return {term.text: value.text for term, value in zip(terms, values, strict=True)}
 
     def acts(self) -> list[tuple[str, str]]:
-        """Return what every button would report."""
-        return [(one["data-do"], one["data-name"]) for one in self.all("button")]
+        """Return what every button would report; those that only the browser heeds report nothing."""
+        return [(one["data-do"], one["data-name"]) for one in self.all("button") if "data-do" in one.attributes]

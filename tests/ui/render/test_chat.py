@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from backend.conversations import StoredMessage
-from backend.engines.base import EngineState, Finish, Usage
+from backend.engines.base import EngineState, Finish, Usage, Waiting
 from backend.library import ModelInfo
-from ui.render.chat import WAITING, bubbles, figures, greeting, mark, plain, questions, typed
+from backend.text import LANGUAGES
+from ui.render.chat import WAITING, bubbles, figures, greeting, mark, plain, questions, queued, typed
 
 REPLY = StoredMessage(2, "assistant", "Good day", "toy", Finish.STOP, Usage(9, 41, 0.25, 2.0), 0.0)
 ASKED = StoredMessage(1, "user", "Hello\n- a\n  - b", "", None, Usage(), 0.0)
@@ -98,3 +99,13 @@ def test_questions_come_in_the_readers_language_first() -> None:
     assert questions(model, "zh-TW") == ["甲？", "乙？", "A?", "B?"]
     assert questions(model, "en") == ["A?", "B?", "C?", "甲？"]
     assert questions(None, "en") == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whoever_waits_reads_the_place_and_the_time(language: str) -> None:
+    assert queued(None, language) == WAITING
+    third, first = queued(Waiting(3, 95.0), language), queued(Waiting(1), language)
+    assert "2" in third
+    assert "35" in third
+    assert "ops." not in third + first
+    assert third != first

@@ -3,6 +3,7 @@
 import pytest
 
 from backend.engines.base import EngineState, EngineStatus
+from backend.engines.fitting import Forecast
 from backend.errors import EngineError
 from backend.text import LANGUAGES, Message
 from ui.render.engine import engine_card
@@ -82,3 +83,11 @@ def test_the_header_marks_the_language_and_has_a_door_only_on_a_shared_server() 
     inside = header_html("en", shared=True, admin=True)
     assert 'id="leave"' in inside
     assert "password" not in inside
+
+
+def test_forecast_and_fact_stand_side_by_side() -> None:
+    status = EngineStatus(EngineState.READY, "m", memory_bytes=900_000_000, gpu_memory_bytes=15_100_000_000)
+    card = engine_card(status, "en", admin=True, forecast=Forecast(14_900_000_000, 15_000_000_000, gpu=True))
+    assert "15.1 GB, predicted 14.9 GB" in card
+    assert "900 MB" in card
+    assert "predicted" not in engine_card(status, "en", admin=True)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from backend.errors import SourceError
+from backend.errors import JobError, SourceError
 from backend.jobs.view import JobState, JobView, Sample, StepView
 from backend.text import LANGUAGES, Message
 from tests.ui.render.reading import Page
-from ui.render.jobs import job_card, jobs_banner, jobs_list
+from ui.render.jobs import See, job_card, jobs_banner, jobs_list
+from ui.render.remedies import Means
 
 MB = 1_000_000
 FETCH = StepView(
@@ -36,7 +37,7 @@ DONE = replace(
 
 
 def draw(job: JobView, language: str = "en", *, admin: bool = True, on_shelf: bool = True) -> Page:
-    return Page(job_card(job, language, admin=admin, on_shelf=on_shelf))
+    return Page(job_card(job, language, See(admin, on_shelf)))
 
 
 def test_one_bar_for_the_whole_and_one_a_step() -> None:
@@ -54,10 +55,7 @@ def test_a_running_step_shows_bytes_speed_time_left_and_what_happens_why() -> No
     assert figures[1] == "Took 1.5 s (estimate: a moment) · memory 90.0 MB (estimate: 120 MB)"
     assert figures[2] == "5.0 MB of 20.0 MB · 2.5 MB/s · 6.0 s left"
     assert figures[3] == "Estimate: about 12 s, 800 MB of memory"
-    seen = [one.text for one in page.all("p", cls="now")]
-    assert seen[0] == "Reading <x>.pth"
-    assert seen[1].startswith("All parts are joined in one pass")
-    assert len(seen) == 2
+    assert page.one(cls="now").text.startswith("Reading <x>.pthAll parts are joined in one pass")
     assert page.one(aria_current="step").text.startswith("Convert and apply")
 
 
@@ -70,9 +68,10 @@ def test_a_step_that_does_not_know_its_length_has_a_bar_without_a_position() -> 
 @pytest.mark.parametrize(
     ("job", "acts"),
     [
-        (RUNNING, ["cancel"]),
-        (replace(RUNNING, state=JobState.QUEUED), ["cancel"]),
-        (ENDED[JobState.FAILED], ["resume", "delete"]),
+        (RUNNING, ["pause", "cancel"]),
+        (replace(RUNNING, state=JobState.QUEUED), ["pause", "cancel"]),
+        (replace(ENDED[JobState.FAILED], error=JobError("job.memory")), ["resume", "delete"]),
+        (replace(ENDED[JobState.FAILED], error=SourceError("sources.missing")), ["mend", "resume", "delete"]),
         (ENDED[JobState.CANCELLED], ["resume", "delete"]),
         (ENDED[JobState.INTERRUPTED], ["resume", "delete"]),
         (DONE, ["chat", "stage"]),
@@ -81,7 +80,7 @@ def test_a_step_that_does_not_know_its_length_has_a_bar_without_a_position() -> 
 def test_buttons_fit_the_state_and_strangers_get_none(job: JobView, acts: list[str]) -> None:
     assert [act for act, _ in draw(job).acts()] == acts
     assert draw(job, admin=False).acts() == []
-    assert len(draw(job).all("button", cls="primary")) == (0 if acts == ["cancel"] else 1)
+    assert len(draw(job).all("button", cls="primary")) == (0 if acts[0] == "pause" else 1)
 
 
 def test_deleting_asks_first_and_says_how_much() -> None:
@@ -90,12 +89,12 @@ def test_deleting_asks_first_and_says_how_much() -> None:
     assert "4.0 MB" in asked
 
 
-def test_a_failure_shows_its_message_and_way_out_and_offers_another_try() -> None:
+def test_a_failure_shows_its_message_and_way_out_and_the_one_button_that_helps() -> None:
     error = SourceError("sources.checksum", file="<i>", source="/raw", want="aa", have="bb")
     page = draw(replace(ENDED[JobState.FAILED], error=error))
     assert page.one(role="alert").text.startswith("<i> in /raw is damaged")
     assert "Get this file again" in page.one(role="alert").text
-    assert page.one("button", cls="primary").text == "Try again"
+    assert page.one("button", cls="primary").text == "Take a part from elsewhere"
     assert not page.all("i", style="")
 
 
@@ -131,8 +130,8 @@ def test_strangers_read_no_error_no_log_and_no_file_names() -> None:
     log = (Message("sources.checked", {"source": "/home/ann/raw", "count": 2}),)
     note = replace(MERGE, note=Message("sources.reading", {"file": "/home/ann/raw/x.pth"}))
     for job in (replace(ENDED[JobState.FAILED], error=error, log=log), replace(RUNNING, log=log, steps=(FETCH, note))):
-        assert "/home/ann" in job_card(job, "en", admin=True)
-        assert "/home" not in job_card(job, "en", admin=False)
+        assert "/home/ann" in job_card(job, "en", See(admin=True))
+        assert "/home" not in job_card(job, "en", See(admin=False))
     assert "administrator" in draw(replace(ENDED[JobState.FAILED], error=error), admin=False).one(role="alert").text
 
 
@@ -142,7 +141,7 @@ def test_a_model_that_was_deleted_since_is_not_offered_for_a_chat() -> None:
 
 def test_findings_are_listed_in_order() -> None:
     lines = (Message("sources.checked", {"source": "a&b", "count": 2}), Message("sources.reading", {"file": "c"}))
-    page = Page(job_card(replace(RUNNING, log=lines), "en", admin=True))
+    page = Page(job_card(replace(RUNNING, log=lines), "en", See(admin=True)))
     assert [one.text for one in page.all("li") if not one.attributes] == [
         "a&b: all 2 files match their checklist.",
         "Reading c",
@@ -153,11 +152,27 @@ def test_another_name_than_the_recipes_is_part_of_the_title() -> None:
     assert draw(replace(RUNNING, model="demo-2")).one("h3").text == "Demo → demo-2"
 
 
-def test_the_banner_names_only_what_runs() -> None:
+def test_the_banner_names_what_runs_and_the_newest_if_it_stopped() -> None:
     page = Page(jobs_banner([DONE, RUNNING, ENDED[JobState.FAILED]], "en"))
     assert page.one("p").text == "Demo: 37 % doneShow"
     assert page.acts() == [("show", RUNNING.id)]
     assert jobs_banner([DONE], "en") == ""
+    stopped = Page(jobs_banner([ENDED[JobState.FAILED], ENDED[JobState.CANCELLED]], "en"))
+    assert stopped.one("p").text == "Demo stopped before it was ready (Failed).Show"
+
+
+def test_how_a_finished_model_will_be_loaded_is_said_where_it_is_there() -> None:
+    see = See(admin=True, loads="In 8-bit.")
+    assert Page(job_card(DONE, "en", see)).one("p", cls="loads").text == "In 8-bit."
+    assert Page(job_card(DONE, "en", replace(see, on_shelf=False))).one("p", cls="loads").text == ""
+    assert Page(job_card(RUNNING, "en", see)).one("p", cls="loads").text == ""
+
+
+def test_a_full_disk_offers_what_can_be_freed() -> None:
+    full = replace(ENDED[JobState.FAILED], error=SourceError("download.disk_full"))
+    page = Page(job_card(full, "en", See(admin=True, means=Means(unused_bytes=5_000_000))))
+    assert page.one("button", cls="primary").text == "Delete unused downloads (5.0 MB) and go on"
+    assert [act for act, _ in page.acts()] == ["resume-free", "resume", "delete"]
 
 
 def test_the_list_shows_leftovers_and_deletes_only_what_does_not_run() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from backend.conversations import MAX_SYSTEM, Conversations
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Finish, Piece, Sampling
+from backend.engines.line import Line
 from backend.errors import CriaError, EngineError
 from ui.render.chat import as_typed
 from ui.views.chat import build_chat
@@ -84,7 +85,7 @@ def visitor(tmp_path: Path, engine: Engine) -> Visitor:
 
     async def lay_out() -> _Handlers:
         with gr.Blocks(analytics_enabled=False):
-            services = SimpleNamespace(engine=engine, conversations=store)
+            services = SimpleNamespace(engine=engine, conversations=store, line=Line())
             return _Handlers(build_chat(EngineOptions()), services)  # type: ignore[arg-type]
 
     return Visitor(asyncio.run(lay_out()), store)

@@ -11,20 +11,21 @@ import gradio as gr
 import pytest
 
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
-from backend.errors import Refused, UsageError
+from backend.errors import EngineError, Refused, UsageError
 from backend.library import ModelInfo
+from backend.text import Message
 from ui.views.chat import GIB, build_chat
 from ui.wiring.model import ModelHandlers, read_options
 
 FORM = {
     "engine": "transformers", "device": "cuda", "bits": 8, "num_gpus": 2, "gpus": " 0, 1 ", "max_gpu_memory": 10.5,
-    "dtype": "float16", "context": 4096,
+    "dtype": "float16", "context": 4096, "idle_minutes": 5, "url": " http://box:8000 ", "remote_model": None,
 }  # fmt: skip
 
 
 def test_every_control_counts() -> None:
     assert read_options(FORM) == EngineOptions(
-        "transformers", "cuda", 8, 2, (0, 1), int(10.5 * GIB), "float16", 4096
+        "transformers", "cuda", 8, 2, (0, 1), int(10.5 * GIB), "float16", 4096, 5, "http://box:8000"
     )  # fmt: skip
 
 
@@ -40,8 +41,8 @@ def test_a_chinese_comma_is_a_comma() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"gpus": "a"}, {"gpus": "0;1"}, {"gpus": "-1"}, {"num_gpus": -1}, {"num_gpus": 1.5}, {"context": float("nan")},
-     {"context": float("inf")}, {"max_gpu_memory": -0.1}, {"max_gpu_memory": 1e12}],
+    [{"gpus": "a"}, {"idle_minutes": 0.5}, {"gpus": "0;1"}, {"gpus": "-1"}, {"num_gpus": -1}, {"num_gpus": 1.5},
+     {"context": float("nan")}, {"context": float("inf")}, {"max_gpu_memory": -0.1}, {"max_gpu_memory": 1e12}],
 )  # fmt: skip
 def test_nonsense_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
@@ -57,6 +58,9 @@ class Machine:
     shelf: tuple[ModelInfo, ...] = (ModelInfo("one", Path("one"), 10), ModelInfo("two", Path("two"), 20))
     loads: list[tuple[str, EngineOptions]] = field(default_factory=list)
 
+    def forecast(self, _: EngineStatus) -> None:
+        """Nothing is foretold here."""
+
     @property
     def engine(self) -> Any:
         return SimpleNamespace(status=lambda: self.now, unload=self.unload)
@@ -70,6 +74,9 @@ class Machine:
 
     def unload(self) -> None:
         self.now = EngineStatus()
+
+    def models_at(self, url: str) -> tuple[str, ...]:
+        return ("one", "two", "th\nree")
 
     def delete_model(self, model: str) -> None:
         if self.now.model == model and self.now.state is not EngineState.OFF:
@@ -163,6 +170,46 @@ def test_load_hands_on_the_options(machine: Machine, handlers: ModelHandlers) ->
     with pytest.raises(UsageError):
         handlers.load(request(), None, **FORM)
     assert "No model is loaded" in named(handlers.unload(request(), "two"))["card"]
+
+
+def test_a_model_on_another_server_needs_no_choice_from_the_shelf(machine: Machine, handlers: ModelHandlers) -> None:
+    handlers.load(request(), None, **{**FORM, "engine": "remote", "remote_model": "theirs"})
+    assert machine.loads[0][0] == ""
+    assert machine.loads[0][1].remote_model == "theirs"
+    shown = handlers.choose_engine(request(), "remote")
+    assert [update["visible"] for update in shown] == [True, True]
+    assert prop(handlers.look_elsewhere(request(), "http://box"), "choices") == [("one", "one"), ("two", "two")]
+    for refused in (handlers.look_elsewhere, handlers.choose_engine):
+        with pytest.raises(Refused):
+            refused(request(admin=False), "http://box")
+
+
+def test_one_press_loads_the_smaller_way(machine: Machine, handlers: ModelHandlers) -> None:
+    smaller = EngineOptions(bits=8)
+    error = EngineError("engine.killed", signal="SIGKILL", log="")
+    machine.now = EngineStatus(EngineState.FAILED, "one", error=error, offer=smaller)
+    assert "Load in 8-bit" in named(handlers.open(request()))["card"]
+    assert "Load in 8-bit" not in named(handlers.open(request(admin=False)))["card"]
+    with pytest.raises(Refused):
+        handlers.load_smaller(request(admin=False), "one")
+    handlers.load_smaller(request(), "two")
+    handlers.load_smaller(request(), "two")  # a second press, when the first has taken the offer away
+    assert machine.loads == [("one", smaller)]
+
+
+def test_a_restart_and_a_sleep_are_told(machine: Machine, handlers: ModelHandlers) -> None:
+    crash = EngineError("engine.killed", signal="SIGKILL", log="in /home/ann/x.py")
+    machine.now = EngineStatus(EngineState.READY, "one", restarts=1, restarted_at=1.0, restarted_after=crash)
+    card = named(handlers.open(request()))["card"]
+    assert "Restarted at" in card
+    assert "SIGKILL" in card
+    assert "/home" not in card
+    assert "SIGKILL" not in named(handlers.open(request(admin=False)))["card"]
+    note = Message("ops.asleep", {"time": "12:34", "minutes": 5})
+    machine.now = EngineStatus(EngineState.ASLEEP, "one", note=note)
+    asleep = named(handlers.open(request()))
+    assert "Unloaded at 12:34" in asleep["card"]
+    assert prop(asleep["unload"], "interactive") is True
 
 
 def test_deleting_asks_first_and_refuses_a_loaded_model(machine: Machine, handlers: ModelHandlers) -> None:

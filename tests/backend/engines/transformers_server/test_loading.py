@@ -78,7 +78,7 @@ def test_the_same_as_ordinary_generation(real: Supervisor, tiny_folder: Path) ->
     model = loading.load_model(folder.checkpoint, options, placement, loading._Progress(readiness))
     assert readiness.loaded_bytes == folder.checkpoint.nbytes
     tokenizer = load_tokenizer(folder)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert isinstance(tokenizer._tokenizer, PreTrainedTokenizerFast)
     generator = TextGenerator(
         tokenizer,
         SingleTokens(model, eos=folder.eos),
@@ -120,8 +120,11 @@ def test_usage_and_reasons(real: Supervisor) -> None:
 
 def test_a_conversation_too_long(real: Supervisor) -> None:
     with pytest.raises(ContextFull) as caught:
+        ask(real, "x" * 2000)
+    assert caught.value.params == {"prompt": 2018, "room": 0, "context": 512}
+    with pytest.raises(ContextFull) as caught:
         ask(real, "x" * 200_000)
-    assert caught.value.params == {"prompt": 200_018, "room": 0, "context": 512}
+    assert caught.value.params == {"chars": 200_000, "context": 512}  # not even counted
     with pytest.raises(UsageError, match="empty"):
         ask(real, " ")
     assert text_of(ask(real, "hello"))
@@ -235,12 +238,12 @@ def test_weights_that_are_not_numbers_fail_while_loading(load: Callable[..., Gen
 
 @pytest.mark.parametrize(
     ("room", "conversations", "pages"),
-    [(10**9, 2, 66), (10**9, 8, 264), (100 * 64 * 1000 * 5 // 4, 8, 100), (0, 8, 33)],
+    [(10**9, 2, 66), (10**9, 8, 264), (100 * 64 * 1000, 8, 100), (0, 8, 33)],
 )
 def test_how_much_cache_is_taken(room: int, conversations: int, pages: int) -> None:
-    from backend.engines.transformers_server.batching import cache_pages
+    from backend.fit import need
 
-    assert cache_pages(2048, room, 1000, conversations=conversations) == pages
+    assert need.pages(2048, room, 1000, conversations=conversations) == pages
 
 
 def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:

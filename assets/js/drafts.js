@@ -1,0 +1,78 @@
+// What a person has typed and not sent survives a change of language, which draws the page anew: it is put aside in this
+// tab's own storage for the length of the reload. Passwords and tokens are not.
+(() => {
+  const store = 'cria-drafts';
+  const slow = 1500; // ms that a busy browser may take to unfold something
+  const typed = new Map(); // key -> value, since the page was opened
+
+  const isText = (one) => one.matches('textarea, input:not([type]), input[type=text], input[type=number], input[type=search]')
+    && !one.matches('[role=combobox], [role=listbox], [data-filter]');
+
+  const key = (one) => [one.closest('[id]')?.id ?? '', one.dataset.field ?? ''].join(' ');
+
+  const find = (wanted) => [...document.querySelectorAll('textarea, input')]
+    .find((one) => isText(one) && key(one) === wanted);
+
+  const put = (one, value) => {
+    const kind = one.tagName === 'TEXTAREA' ? HTMLTextAreaElement : HTMLInputElement;
+    Object.getOwnPropertyDescriptor(kind.prototype, 'value').set.call(one, value);
+    one.dispatchEvent(new Event('input', {bubbles: true}));
+  };
+
+  document.addEventListener('input', (event) => {
+    if (event.isTrusted && isText(event.target)) typed.set(key(event.target), event.target.value);
+  }, true);
+
+  // gradio draws its parts when it comes to them, and some of them anew once the page's first answer is there: wishes
+  // are looked after until all of them have held for a while.
+  const restore = (kept) => {
+    const clicked = new Map();
+    let held = 0;
+    const unfold = (id) => {
+      const head = document.querySelector(`#${CSS.escape(id)} > button`);
+      if (head?.matches('.open')) return true;
+      if (head && Date.now() - (clicked.get(id) ?? 0) > slow) {
+        clicked.set(id, Date.now());
+        head.click();
+      }
+      return false;
+    };
+    const fill = ([wanted, value]) => {
+      const one = find(wanted);
+      typed.set(wanted, value);
+      if (one?.value === value) return true;
+      if (one) put(one, value);
+      return false;
+    };
+    const attempt = () => {
+      if (!document.querySelector('#path ol')) return;
+      const all = [...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
+      held = all.every(Boolean) ? held + 1 : 0;
+      if (held > 10) clearInterval(timer);
+    };
+    const timer = setInterval(attempt, 200);
+    setTimeout(() => clearInterval(timer), 20000);
+  };
+
+  window.cria = Object.assign(window.cria ?? {}, {
+    /** Put aside what is typed, what is unfolded and where this browser stands. */
+    keepDrafts() {
+      const open = [...document.querySelectorAll('button.label-wrap.open')].map((one) => one.parentElement.id);
+      const {stage = '', recipe = '', job = ''} = document.querySelector('#path ol')?.dataset ?? {};
+      const tab = document.querySelector('#tabs button[role=tab][aria-selected=true]')?.id ?? '';
+      const kept = {typed: Object.fromEntries(typed), open: open.filter(Boolean), place: [stage, recipe, job], tab};
+      sessionStorage.setItem(store, JSON.stringify(kept));
+    },
+
+    /** Where this browser stood before the language was changed, for the page's first question; else nothing. */
+    place() {
+      return window.cria.drafts?.place ?? ['', '', ''];
+    },
+  });
+
+  const kept = sessionStorage.getItem(store);
+  if (!kept) return;
+  sessionStorage.removeItem(store);
+  window.cria.drafts = JSON.parse(kept);
+  restore(window.cria.drafts);
+})();

@@ -1,0 +1,61 @@
+"""The command `fit`: will a recipe or a model run here, every way, with the sums. Knows nothing about counting."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from backend.cli.commands import DONE, print_json
+from backend.fit.remedy import place
+from backend.fit.result import Fit, Outlook
+from backend.services import Services
+from backend.text import say, tell
+from backend.units import bytes_text
+
+
+def fit(args: argparse.Namespace, services: Services) -> int:
+    """Print whether a recipe or a model runs on this machine; the verdict is the first word.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
+    speeds = services.prospects.fitting.measured().speeds
+    if speeds is None and not args.json:
+        services.prospects.fitting.measure_speeds(services.settings.models_dir)
+    outlook = services.outlook(args.name)
+    if args.json:
+        print_json(outlook)
+        return DONE
+    for line in lines(outlook, services.settings.language):
+        print(line)
+    if outlook.verdict is None:
+        print(say(services.settings.language, "fit.why.unknown"), file=sys.stderr)
+    return DONE
+
+
+def lines(outlook: Outlook, language: str) -> Iterator[str]:
+    """Yield an outlook as lines: verdict, way out, every way with its sum, what making it takes."""
+    yield say(language, f"fit.{outlook.verdict}" if outlook.verdict else "fit.unknown")
+    if outlook.best is not None:
+        yield tell(language, outlook.best.why)
+    if outlook.remedy is not None:
+        yield tell(language, outlook.remedy)
+    if outlook.disk_needed is not None:
+        lean = outlook.disk_needed if outlook.disk_needed_lean is None else outlook.disk_needed_lean
+        yield say(language, "fit.table.disk", need=outlook.disk_needed, lean=lean, free=outlook.disk_free)
+    if outlook.memory_needed is not None:
+        yield say(language, "fit.table.memory", need=outlook.memory_needed)
+    if outlook.alternatives:
+        yield say(language, "fit.table.alternatives", names=", ".join(outlook.alternatives))
+    for one in outlook.ways:
+        yield from _way(one, language)
+
+
+def _way(one: Fit, language: str) -> Iterator[str]:
+    needs = bytes_text(sum(memory.total for memory in one.needs.values()))
+    name = say(language, "fit.table.bits", place=place(one), bits=one.way.bits)
+    yield f"\n{name:<20} {needs:>9}  {say(language, f'fit.{one.verdict}')}"
+    yield f"  {tell(language, one.why)}"
+    if one.remedy is not None:
+        yield f"  {tell(language, one.remedy)}"
+    for message in next(iter(one.needs.values())).formula:
+        yield f"    {tell(language, message)}"

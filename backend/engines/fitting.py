@@ -1,0 +1,193 @@
+"""What fits here, for engines: verdicts on models, the options to load one with, and forecasts held against the facts.
+
+A forecast is made when a load begins and compared when the engine is ready; both go into the machine's memory, so that
+the next forecast is better. Knows nothing about recipes, jobs or pages.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backend.dimensions import Dimensions, dimensions_from_config
+from backend.engines import AUTO, ENGINES, USUAL, is_installed
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.choice import ON_CPU, has_instructions
+from backend.engines.folder import small_json
+from backend.fit.measured import GPU, LLAMACPP, RAM, Load, Measured, Memo, Speeds
+from backend.fit.result import Fit, Outlook, Way
+from backend.fit.speeds import measure
+from backend.fit.verdict import Asked, Known, look
+from backend.hardware import Hardware
+from backend.library import ModelInfo, read_model
+
+WEEK_S = 7 * 24 * 3600.0
+PAUSE_S = 30.0  # nobody needs it more often, however many people press
+_FORETOLD = (AUTO, USUAL, ON_CPU)  # the engines whose memory is foretold
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes that a loaded model was foretold to hold and holds; ``before``: what it held when last loaded like this."""
+
+    predicted: int
+    measured: int
+    gpu: bool
+    before: int | None = None
+
+
+@dataclass(frozen=True)
+class _Expected:
+    model: str
+    way: str
+    predicted: int
+    kind: str
+    correction: int
+    before: int | None
+
+    def load(self, held: int, now: float) -> Load:
+        """Return what there is to remember."""
+        return Load(self.model, self.way, self.predicted, held, self.kind, self.correction, now)
+
+
+class Fitting:
+    """Verdicts and forecasts over one data folder. Thread-safe."""
+
+    def __init__(self, data_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._memo, self._clock = Memo(data_dir), clock
+        self._lock, self._measuring = threading.Lock(), threading.Lock()
+        self._expected: _Expected | None = None
+        self._kept: Forecast | None = None
+
+    def measured(self) -> Measured:
+        """Return what is remembered of this machine."""
+        return self._memo.read()
+
+    def held(self, model: str) -> tuple[Load, ...]:
+        """Return what a model was foretold to hold and held when it was loaded last, each way of loading once."""
+        return tuple(one for one in self._memo.read().loads if one.model == model)
+
+    def measure_speeds(self, folder: Path, *, again: bool = False) -> Speeds:
+        """Return this machine's speeds; measured now if they never were, a week ago, or ``again``. Takes a second."""
+        with self._measuring:
+            known = self._memo.read().speeds
+            if known is not None and 0 <= self._clock() - known.at < (PAUSE_S if again else WEEK_S):
+                return known
+            found = measure(folder, now=self._clock)
+            if known is not None and known.memory and found.memory:  # whoever else computes now does not always
+                found = replace(found, memory=max(known.memory, found.memory))
+            self._memo.keep_speeds(found)
+            return found
+
+    def look(
+        self, size: Dimensions | None, hardware: Hardware, options: EngineOptions, *, measured: Measured | None = None
+    ) -> Outlook:
+        """Return the outlook of a model with what the options fix: context, number format, a cap per GPU."""
+        known = measured or self._memo.read()
+        bandwidth = known.speeds.memory if known.speeds else None
+        asked = Asked(options.context, options.dtype, options.max_gpu_memory)
+        return look(size, hardware, asked=asked, known=Known(bandwidth, known.correction(), _has_llamacpp(options)))
+
+    def expect(self, folder: Path, options: EngineOptions, hardware: Hardware) -> None:
+        """Note what a load that begins now will hold; nothing where that cannot be told."""
+        known, model = self._memo.read(), folder.name
+        size = dimensions_of(read_model(folder)) if folder.is_dir() else None
+        fit = _chosen(self.look(size, hardware, options, measured=known), options, hardware)
+        with self._lock:
+            self._expected = self._kept = None
+            if fit is None or not fit.context or options.engine not in _FORETOLD:
+                return
+            kind = GPU if fit.way.device == "cuda" else LLAMACPP if fit.way.engine == LLAMACPP else RAM
+            way, last = _name(options, fit.way), known.load(model, _name(options, fit.way))
+            correction: int = getattr(known.correction(), kind)
+            self._expected = _Expected(
+                model,
+                way,
+                sum(memory.total for memory in fit.needs.values()),
+                kind,
+                correction * max(1, len(fit.way.gpus)),
+                last.measured if last else None,
+            )
+
+    def compare(self, status: EngineStatus) -> Forecast | None:
+        """Return forecast and fact of the model that is loaded, and remember them; None where there is no forecast.
+
+        The first look at a ready engine counts: it has answered once by then, and later its libraries' own reserves
+        grow with what people ask.
+        """
+        with self._lock:
+            wanted = self._expected
+            if wanted is None or status.model != wanted.model or status.state is not EngineState.READY:
+                return None
+            gpu = wanted.kind == GPU
+            held = status.gpu_memory_bytes if gpu else status.memory_bytes
+            if self._kept is None and held:
+                self._kept = Forecast(wanted.predicted, held, gpu, wanted.before)
+                self._memo.keep_load(wanted.load(held, self._clock()))
+            return self._kept
+
+
+def dimensions_of(model: ModelInfo) -> Dimensions | None:
+    """Return the dimensions of a model on the shelf from its config.json, its context as it was set up."""
+    size = dimensions_from_config(small_json(model.folder / "config.json"))
+    return replace(size, context=model.context) if size and model.context else size
+
+
+def without(hardware: Hardware, status: EngineStatus) -> Hardware:
+    """Return the machine as it is once the loaded model has made room for the next one."""
+    if status.state in (EngineState.OFF, EngineState.FAILED) or not status.pid:
+        return hardware
+    ram = None if hardware.ram_free is None else hardware.ram_free + status.memory_bytes
+    cards = tuple(
+        replace(
+            gpu,
+            free_bytes=None
+            if gpu.free_bytes is None
+            else gpu.free_bytes + sum(one.bytes or 0 for one in gpu.processes if one.pid == status.pid),
+            processes=tuple(one for one in gpu.processes if one.pid != status.pid),
+        )
+        for gpu in hardware.gpus
+    )
+    return replace(hardware, ram_free=ram, gpus=cards)
+
+
+def best_options(outlook: Outlook, given: EngineOptions, hardware: Hardware) -> EngineOptions:
+    """Return the options to load a model with. What a person fixed on the command line stays as it is."""
+    fixed = (given.bits != 16, given.device != "auto", given.gpus, given.num_gpus, given.dtype != "auto")
+    if given.engine not in _FORETOLD or any(fixed) or outlook.best is None:
+        return given
+    way = outlook.best.way
+    on_cpu = way.device == "cpu" and (hardware.gpus or hardware.mps)
+    return replace(
+        given,
+        bits=way.bits,  # type: ignore[arg-type] # 16, 8 or 4: a way has no others
+        device="cpu" if on_cpu else "auto",
+        num_gpus=len(way.gpus) if len(way.gpus) > 1 else 0,
+    )
+
+
+def _chosen(outlook: Outlook, options: EngineOptions, hardware: Hardware) -> Fit | None:
+    """Return the way that these options mean, as the engine will choose it."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if any(fit.way.gpus for fit in outlook.ways) else "mps" if hardware.mps else "cpu"
+    ways = [fit for fit in outlook.ways if fit.way.device == device and fit.way.bits == options.bits]
+    asked = len(options.gpus) or options.num_gpus
+    if device == "cuda" and asked:
+        ways = [fit for fit in ways if len(fit.way.gpus) == asked]
+    elif device == "cuda":  # one if that is enough, else all of them
+        one = [fit for fit in ways if len(fit.way.gpus) == 1 and fit.context]
+        ways = one or [fit for fit in ways if len(fit.way.gpus) == len(hardware.gpus)]
+    return ways[0] if ways else None
+
+
+def _has_llamacpp(options: EngineOptions) -> bool:
+    """Tell whether llama.cpp is what computes on this CPU."""
+    return options.engine == ON_CPU or (options.engine == AUTO and is_installed(ENGINES[ON_CPU]) and has_instructions())
+
+
+def _name(options: EngineOptions, way: Way) -> str:
+    """Return what tells one way of loading from another."""
+    asked = f"{options.dtype} {options.context} {options.max_gpu_memory}"
+    return f"{way.engine or way.device} {len(way.gpus)} {way.bits} {asked}"

@@ -1,0 +1,155 @@
+"""The queue in front of the engine: bounded, fair between visitors, and able to say where somebody stands.
+
+Every reply of the page and of the gateway passes here, so here they are counted, too. Knows nothing about pages or
+HTTP.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import count
+from typing import cast
+
+from backend.engines.base import ChatEngine, ChatMessage, EngineStatus, Finish, Piece, Sampling, Waiting
+from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
+from backend.engines.tally import Tally
+from backend.errors import EngineError
+
+TELL_S = 1.0  # how often somebody who waits is told where they stand
+USUAL_SLOTS = 8  # as long as the engine has not said how many it has
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Requests: of one person and of one program at once, and how many may wait. Programs leave room for people."""
+
+    person: int = 4
+    program: int = 32
+    waiting: int = 64
+    programs_waiting: int = 48
+
+
+class Line:
+    """One queue for one engine. Lives in one event loop."""
+
+    def __init__(self, limits: Limits = Limits(), tally: Tally | None = None) -> None:
+        self.tally = tally or Tally()
+        self._limits = limits
+        self._rota = Rota()
+        self._turns: dict[Ticket, asyncio.Future[None]] = {}
+        self._numbers = count(1)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._rota.waiting)
+
+    def seat(self, engine: ChatEngine, who: str, *, program: bool = False) -> "Seat":
+        """Return the engine as one asker gets it: through the queue. ``program`` is for whoever is no person."""
+        return Seat(self, engine, who, program=program)
+
+    def join(self, who: str, kind: str, slots: int) -> Ticket:
+        """Queue up.
+
+        Raises:
+            EngineError: this asker has enough under way, or too many wait already.
+        """
+        limits, rota = self._limits, self._rota
+        most = limits.program if kind == PROGRAM else limits.person
+        if rota.open_of(who) >= most:
+            self.tally.refused("too_many")
+            raise EngineError("ops.too_many", most=most)
+        if len(rota.waiting) >= (limits.programs_waiting if kind == PROGRAM else limits.waiting):
+            self.tally.refused("queue_full")
+            raise EngineError("engine.queue_full", waiting=len(rota.waiting))
+        ticket = Ticket(who, kind, next(self._numbers))
+        rota.join(ticket)
+        self._turns[ticket] = asyncio.get_running_loop().create_future()
+        self._call(slots)
+        return ticket
+
+    def turn(self, ticket: Ticket) -> asyncio.Future[None]:
+        """Return what is done when the ticket has been called."""
+        return self._turns[ticket]
+
+    def leave(self, ticket: Ticket, slots: int) -> None:
+        """Give up a place, in the queue or at the engine, and call whoever may come now."""
+        self._turns.pop(ticket).cancel()
+        self._rota.leave(ticket)
+        self._call(slots)
+
+    def waiting_of(self, ticket: Ticket, status: EngineStatus) -> Waiting:
+        """Return where a ticket stands, and how long the engine needs for those before it at its present speed."""
+        place = self._rota.order().index(ticket) + 1
+        mean = self.tally.counts().mean_tokens
+        return Waiting(place, place * mean / status.tokens_per_s if status.tokens_per_s > 0 else 0.0)
+
+    def _call(self, slots: int) -> None:
+        """Call as many as there are free slots. A quarter of the slots, one at least, is kept from programs."""
+        rota = self._rota
+        for_programs = slots - max(1, slots // 4) if slots > 1 else slots
+        while sum(rota.by_kind.values()) < slots:
+            ticket = rota.call(programs=rota.by_kind[PROGRAM] < for_programs)
+            if ticket is None:
+                return
+            self._turns[ticket].set_result(None)
+
+
+class Seat:
+    """``ChatEngine`` for one asker. A person is told where they stand; a program is not."""
+
+    def __init__(self, line: Line, engine: ChatEngine, who: str, *, program: bool) -> None:
+        self._line, self._engine, self._who = line, engine, who
+        self._kind = PROGRAM if program else CHAT
+
+    def status(self) -> EngineStatus:
+        """Return the engine's status."""
+        return self._engine.status()
+
+    async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Wait for a turn, then stream one reply.
+
+        Raises:
+            EngineError: too many requests, or as the engine says.
+            ContextFull: as the engine says.
+        """
+        line, began = self._line, time.monotonic()
+        ticket = line.join(self._who, self._kind, self._slots())
+        told = _Told()
+        try:
+            while not line.turn(ticket).done():
+                if self._kind == CHAT:
+                    yield Piece(waiting=line.waiting_of(ticket, self.status()))
+                await asyncio.wait((line.turn(ticket),), timeout=TELL_S)
+            line.tally.queued(time.monotonic() - began)
+            stream = cast("AsyncGenerator[Piece, None]", self._engine.chat(messages, sampling))
+            async with aclosing(stream) as pieces:
+                async for piece in pieces:
+                    if told.take(piece):
+                        line.tally.first_token(time.monotonic() - began)
+                    yield piece
+        except Exception:
+            told.finish = Finish.ERROR
+            raise
+        finally:
+            line.tally.reply(self._kind, told.finish, told.tokens)
+            line.leave(ticket, self._slots())
+
+    def _slots(self) -> int:
+        return self._engine.status().slots or USUAL_SLOTS
+
+
+@dataclass
+class _Told:
+    """What a reply has been so far. Until it says why it ended, whoever leaves has stopped it."""
+
+    tokens: int = 0
+    finish: Finish = Finish.CANCELLED
+
+    def take(self, piece: Piece) -> bool:
+        """Note a piece; tell whether it brought the first token."""
+        first = not self.tokens and piece.tokens > 0
+        self.tokens, self.finish = max(self.tokens, piece.tokens), piece.finish or self.finish
+        return first

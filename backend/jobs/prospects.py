@@ -1,0 +1,142 @@
+"""Will it run here, asked by recipe or by model on the shelf: what there is to say, how long a set-up takes, and with
+which options to load. Asks no network and opens no weights. Knows nothing about pages.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from backend.dimensions import Dimensions
+from backend.engines.base import EngineOptions, EngineStatus
+from backend.engines.fitting import Fitting, best_options, dimensions_of, without
+from backend.errors import CriaError
+from backend.fit.remedy import Making, advise, with_alternatives, with_making
+from backend.fit.result import Outlook, Verdict
+from backend.hardware import Hardware, ram_holders
+from backend.jobs.manager import JobManager
+from backend.jobs.network import network_rate
+from backend.library import ModelInfo
+from backend.plan import Plan, estimate_plan
+from backend.rates import Rates
+from backend.recipes import Recipe
+
+Look = Callable[[], Hardware]
+_T = TypeVar("_T")
+_MOMENT_S = 2.0  # ninety recipes asked for one after the other see the same machine
+
+
+class _Moment(Generic[_T]):
+    """A value that is looked up anew once it is more than a moment old."""
+
+    def __init__(self, look: Callable[[], _T]) -> None:
+        self._look, self._lock = look, threading.Lock()
+        self._seen: tuple[float, _T] | None = None
+
+    def __call__(self) -> _T:
+        with self._lock:
+            now = time.monotonic()
+            if self._seen is None or now - self._seen[0] > _MOMENT_S:
+                self._seen = (now, self._look())
+            return self._seen[1]
+
+
+class Prospects:
+    """Verdicts on recipes and models. ``fitting`` remembers what was measured."""
+
+    def __init__(
+        self,
+        fitting: Fitting,
+        jobs: JobManager,
+        jobs_dir: Path,
+        *,
+        hardware: Look,
+        status: Callable[[], EngineStatus],
+        recipes: Callable[[], Sequence[Recipe]] = tuple,
+    ) -> None:
+        """``recipes``: what there is, to name a smaller size of the same model from."""
+        self.fitting = fitting
+        self._status = status
+        self._hardware, self._recipes = _Moment(hardware), _Moment(recipes)
+        self._holders = _Moment(lambda: ram_holders(except_pid=status().pid))
+        self._network = _Moment(lambda: network_rate(jobs, jobs_dir))
+
+    def rates(self) -> Rates:
+        """Return this machine's speeds as far as they were measured, a plain machine's else. Measures nothing."""
+        speeds, usual, network = self.fitting.measured().speeds, Rates(), self._network()
+        read = speeds.read or speeds.write if speeds else None
+        write = speeds.write if speeds else None
+        return Rates(
+            read=read or usual.read,
+            write=write or usual.write,
+            network=network or usual.network,
+            disk_measured=write is not None,
+            network_measured=network is not None,
+        )
+
+    def measure_later(self, folder: Path, *, again: bool = False) -> None:
+        """Measure this machine's speeds beside everything else, if they are not known or too old, or ``again``."""
+        work = partial(self.fitting.measure_speeds, folder, again=again)
+        threading.Thread(target=work, name="speeds", daemon=True).start()
+
+    def of_recipe(self, recipe: Recipe, options: EngineOptions) -> Outlook:
+        """Return the outlook of making and running a recipe."""
+        hardware = self.machine()
+        found = self._looked(_size(recipe), options, hardware)
+        if (plan := _plan(recipe)) is not None:
+            making = Making(plan.disk_bytes, plan.lean_disk_bytes, plan.must_have_memory)
+            found = with_making(found, making, hardware)
+        if found.verdict in (Verdict.NO, Verdict.TIGHT):
+            found = with_alternatives(found, self._others(recipe, options, hardware))
+        return found
+
+    def of_model(self, model: ModelInfo, options: EngineOptions) -> Outlook:
+        """Return the outlook of running a model on the shelf."""
+        return self._looked(dimensions_of(model), options, self.machine())
+
+    def best_options(self, model: ModelInfo, given: EngineOptions) -> EngineOptions:
+        """Return the options to load a model with; those of the command line stay."""
+        hardware = self.machine()
+        return best_options(self.fitting.look(dimensions_of(model), hardware, given), given, hardware)
+
+    def machine(self) -> Hardware:
+        """Return the machine as it is for the next model: what is loaded now makes room for it."""
+        return without(self._hardware(), self._status())
+
+    def _looked(self, size: Dimensions | None, options: EngineOptions, hardware: Hardware) -> Outlook:
+        found = self.fitting.look(size, hardware, options)
+        short = any(fit.verdict is not Verdict.WELL and fit.way.device != "cuda" for fit in found.ways)
+        return advise(found, hardware, self._holders() if short else ())
+
+    def _others(self, recipe: Recipe, options: EngineOptions, hardware: Hardware) -> tuple[str, ...]:
+        """Return the other sizes of the same model that run better here, the largest first."""
+        if not recipe.family or recipe.shape is None:
+            return ()
+        family = [
+            one for one in self._recipes() if one.family == recipe.family and one.name != recipe.name and one.shape
+        ]
+        family.sort(key=lambda one: -(one.parameters or 0))
+        well: list[str] = []
+        tight: list[str] = []
+        for one in family:
+            if (one.parameters or 0) >= recipe.shape.parameters:
+                continue
+            verdict = self.fitting.look(_size(one), hardware, options).verdict
+            if verdict in (Verdict.WELL, Verdict.TIGHT):
+                (well if verdict is Verdict.WELL else tight).append(one.name)
+        return tuple(well or tight)
+
+
+def _size(recipe: Recipe) -> Dimensions | None:
+    return replace(recipe.shape, context=recipe.context) if recipe.shape and recipe.context else recipe.shape
+
+
+def _plan(recipe: Recipe) -> Plan | None:
+    """Return the plan as the recipe's own figures have it; None where it has none."""
+    try:
+        return estimate_plan(recipe)
+    except CriaError:
+        return None

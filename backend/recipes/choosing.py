@@ -1,0 +1,46 @@
+"""Finding recipes: by name, by words, by language and size. Knows nothing about machines."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from backend.errors import UsageError
+from backend.recipes.recipe import Recipe
+
+_LISTED = 8
+
+
+def find_recipe(recipes: Iterable[Recipe], name: str) -> Recipe:
+    """Return the recipe of that name.
+
+    Raises:
+        UsageError: there is none; the message lists those with the most similar names.
+    """
+    known = {recipe.name: recipe for recipe in recipes}
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=_LISTED, cutoff=0.5)
+        listed = list(dict.fromkeys([*near, *known]))[:_LISTED]
+        raise UsageError("recipes.unknown", name=name[:80], known=", ".join(listed) or "-")
+    return known[name]
+
+
+def search_recipes(
+    recipes: Iterable[Recipe], words: Sequence[str] = (), *, language: str = "", size: str = ""
+) -> tuple[Recipe, ...]:
+    """Return the recipes that have every one of some words in a name, text or tag, in any language of the page.
+
+    ``language`` is a code such as ``zh``, which the model must speak; ``size`` such as ``7B``.
+    """
+    return tuple(
+        recipe
+        for recipe in recipes
+        if all(word.casefold() in _words(recipe) for word in words)
+        and (not language or any(code.split("-")[0] == language.split("-")[0].lower() for code in recipe.languages))
+        and (not size or recipe.size.casefold() == size.casefold())
+    )
+
+
+def _words(recipe: Recipe) -> str:
+    texts = (recipe.title, recipe.about, recipe.good_for, recipe.licence)
+    said = (text for table in texts for text in table.values())
+    sources = (part.source for part in recipe.parts)
+    return "\n".join((recipe.name, recipe.family, recipe.size, *recipe.tags, *sources, *said)).casefold()

@@ -1,0 +1,78 @@
+"""`fit` and the speeds of `check` in the terminal, on an imaginary machine."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backend.cli.fit import fit
+from backend.cli.parser import build_parser
+from backend.cli.speeds import check_lines
+from backend.conversations import Conversations
+from backend.engines.base import EngineOptions
+from backend.engines.supervisor import Supervisor
+from backend.errors import UsageError
+from backend.fit.measured import Memo, Speeds
+from backend.jobs.manager import JobManager
+from backend.services import Services
+from backend.settings import Settings
+from tests.backend.engines import tiny
+from tests.backend.fit.machines import machine
+
+
+@pytest.fixture
+def services(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Services:
+    settings.models_dir.mkdir(parents=True, exist_ok=True)
+    Memo(settings.data_dir).keep_speeds(Speeds(5e8, 3e8, 2e10, 4e9))  # of a day to come: never too old
+    monkeypatch.setattr("backend.services.probe", lambda _: machine(64, 24))
+    monkeypatch.setattr("backend.engines.fitting.measure", lambda *_, **__: Speeds(5e8, 3e8, 2e10, 4e9))
+    return Services(
+        settings,
+        JobManager(settings.data_dir),
+        Supervisor(settings.logs_dir),
+        Conversations(settings.database),
+        options=EngineOptions(engine="transformers"),
+    )
+
+
+def test_a_model_and_its_sums(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_model(services.settings.models_dir / "tiny")
+    assert fit(build_parser().parse_args(["fit", "tiny"]), services) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Runs well\nRuns well on GPU 0: it needs about ")
+    assert "Together: " in text
+    assert fit(build_parser().parse_args(["fit", "tiny", "--json"]), services) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["verdict"], document["best"]["way"]["device"]) == ("well", "cuda")
+
+
+def test_what_is_not_known_is_said_to_be_so(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.write_model(services.settings.models_dir / "odd")
+    (folder / "config.json").write_text('{"model_type": "strange"}')
+    fit(build_parser().parse_args(["fit", "odd"]), services)
+    said = capsys.readouterr()
+    assert said.out == "Not known\n"
+    assert "no reason not to try" in said.err
+    with pytest.raises(UsageError):
+        fit(build_parser().parse_args(["fit", "nothing"]), services)
+
+
+def test_check_says_speeds_and_how_large_a_model_may_be(services: Services) -> None:
+    said = list(check_lines(build_parser().parse_args(["check"]), services))
+    assert [line.split("  ")[0] for line in said] == ["Disk speed", "Memory speed", "Network speed", "Runs well"]
+    assert "reads 500 MB/s, writes 300 MB/s" in said[0]
+    assert "not measured yet" in said[2]
+    assert said[3].endswith("33B models in 4-bit, in GPU 0") or said[3].endswith("13B models in 8-bit, in GPU 0")
+
+
+def test_what_the_command_line_fixed_stays(services: Services) -> None:
+    tiny.write_model(services.settings.models_dir / "tiny")
+    assert services.best_options("tiny") == services.options
+    fixed = replace(services, options=EngineOptions(engine="transformers", bits=4, device="cpu"))
+    assert fixed.best_options("tiny") == fixed.options
+    assert services.outlook("tiny").verdict == "well"
+
+
+def test_a_load_is_foretold(services: Services, tmp_path: Path) -> None:
+    assert services.forecast(services.engine.status()) is None

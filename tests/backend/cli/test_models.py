@@ -1,0 +1,134 @@
+"""The terminal's ``models``: every action, its exit code, and one JSON document where it is asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.cli import models
+from backend.cli.parser import build_parser, engine_options
+from backend.conversations import Conversations
+from backend.engines.base import EngineOptions
+from backend.engines.supervisor import Supervisor
+from backend.errors import UsageError, WeightsError
+from backend.jobs.manager import JobManager
+from backend.jobs.shelf import Shelf
+from backend.jobs.view import JobState, JobView
+from backend.library.looking import Looker
+from backend.services import Services
+from backend.settings import Settings
+from tests.backend.library.folders import ask_here, bare, early, examine_here
+
+
+@pytest.fixture
+def services(settings: Settings) -> Services:
+    made = Services(
+        settings=settings,
+        jobs=JobManager(settings.data_dir, worker="tests.backend.jobs.fake_worker"),
+        engine=Supervisor(settings.logs_dir),
+        conversations=Conversations(settings.database),
+        examiner=lambda *_: None,
+    )
+    looker = Looker(settings.models_dir, settings.data_dir / "kept.json", examine=examine_here)
+    made.__dict__["shelf"] = Shelf(settings.data_dir, made.jobs, made.engine.status, looker=looker, ask=ask_here)
+    early(settings.models_dir / "old")
+    return made
+
+
+def run(services: Services, *words: str) -> int:
+    return models.models(build_parser().parse_args(["models", *words]), services)
+
+
+def test_the_list_names_what_is_wrong(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(services) == 0
+    text = capsys.readouterr().out
+    assert "LLaMATokenizer" in text
+    assert run(services, "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["loaded"], row["checking"], row["dtype"]) == ("old", False, False, "float16")
+    assert row["fits"] in {"well", "tight", "no"}
+    assert {fault["way"] for fault in row["faults"]} == {"mend"}
+    assert "models.fault.no_template" in [fault["key"] for fault in row["faults"]]
+
+
+def test_a_folder_whose_name_is_no_text_can_be_printed(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    (services.settings.models_dir / "bad\udcff\x1b[2J").mkdir()
+    assert run(services) == 0
+    assert run(services, "--json") == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    text.encode()
+
+
+def test_repair_undo_rename_and_delete(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(services, "--repair", "old", "--template", "vicuna-v1.1", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["faults"], row["template"], row["mended"]) == ([], "vicuna-v1.1", True)
+    assert run(services, "--undo", "old") == 0
+    assert run(services, "--rename", "old", "new") == 0
+    assert run(services, "--delete", "new") == 0
+    assert list(services.models()) == []
+    with pytest.raises(UsageError):
+        run(services, "--repair", "old")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "code"),
+    [
+        (JobState.DONE, None, 0), (JobState.CANCELLED, None, 130),
+        (JobState.FAILED, WeightsError("models.damaged", name="old", count=1, files="a.bin", file="a.bin"), 1),
+    ],
+)  # fmt: skip
+def test_a_check_ends_with_its_code_and_names_the_damaged_file(
+    services: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    state: JobState, error: WeightsError | None, code: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(services.shelf, "check", lambda name: f"job of {name}")
+    monkeypatch.setattr(services.shelf, "watch", lambda job: JobView(job, "", {}, "old", state, error=error))
+    assert run(services, "--verify", "old", "--json") == code
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["state"] == state
+    assert ("a.bin" in shown.err) is (error is not None)
+
+
+def test_an_export_is_a_set_up_from_this_folder(
+    services: Services, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(services, "--export", "old", "--layout", "meta", "--name", "old-meta", "--json") == 0
+    job = json.loads(capsys.readouterr().out)
+    plan = services.jobs.plan(job["id"])
+    assert (plan.base, plan.layout, plan.name) == (str(settings.models_dir / "old"), "meta", "old-meta")
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["--layout", "meta"], "models.only_export"),
+        (["--name", "x"], "models.only_export"),
+        (["--export", "old", "--name", "x"], "models.nothing_to_export"),
+        (["--export", "old", "--dtype", "float32"], "models.no_name"),
+        (["--verify", "none"], "library.unknown"),
+    ],
+)
+def test_what_makes_no_sense_is_said(services: Services, words: list[str], key: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(services, *words)
+    assert caught.value.key == key
+
+
+def test_the_format_of_a_copy_is_not_taken_for_the_engines() -> None:
+    args = build_parser().parse_args(["models", "--json"])
+    assert engine_options(args) == EngineOptions()
+
+
+def test_two_actions_at_once_are_wrong_usage(services: Services, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        run(services, "--verify", "old", "--delete", "old")
+
+
+def test_a_healthy_folder_put_here_by_hand_is_not_touched_by_a_look(services: Services, settings: Settings) -> None:
+    folder: Path = bare(settings.models_dir / "mine")
+    before = sorted(path.name for path in folder.iterdir())
+    assert run(services) == 0
+    assert sorted(path.name for path in folder.iterdir()) == before

@@ -1,0 +1,204 @@
+"""The queue in front of the engine: order, limits, what people are told, and what is counted."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.engines import line as module
+from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling, Usage
+from backend.engines.line import Limits, Line
+from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
+from backend.engines.tally import Histogram
+from backend.errors import EngineError
+
+ASK = [ChatMessage("user", "hi")]
+
+
+class Engine:
+    """Answers when it is told to; at most ``slots`` at once is the queue's business, and is checked."""
+
+    def __init__(self, slots: int, rate: float = 10.0) -> None:
+        self.slots, self.rate = slots, rate
+        self.go = asyncio.Event()
+        self.active = self.most = 0
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(EngineState.READY, "toy", slots=self.slots, tokens_per_s=self.rate)
+
+    async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+        self.active += 1
+        self.most = max(self.most, self.active)
+        try:
+            await self.go.wait()
+            yield Piece("a", 1)
+            yield Piece("", 20, Finish.STOP, Usage(1, 20))
+        finally:
+            self.active -= 1
+
+
+def _rota(*asked: str) -> Rota:
+    """Return a rota with tickets: ``a`` is a chat of a, ``+a`` a program's."""
+    rota = Rota()
+    for number, who in enumerate(asked):
+        rota.join(Ticket(who, PROGRAM if who[0] == "+" else CHAT, number))
+    return rota
+
+
+@pytest.mark.parametrize(
+    ("asked", "called"),
+    [
+        ("a b c", "a b c"),
+        ("a a a b", "a b a a"),
+        ("a a b b c", "a b c a b"),
+        ("+x +x +x +x +x a", "a +x +x +x +x +x"),
+        ("+x +y a b c d e", "a +x b c d e +y"),
+        ("", ""),
+    ],
+)
+def test_the_order(asked: str, called: str) -> None:
+    rota = _rota(*asked.split())
+    assert [ticket.who for ticket in rota.order()] == called.split()
+    assert len(rota.waiting) == len(asked.split())  # looking ahead changes nothing
+
+
+@given(st.lists(st.sampled_from(("a", "b", "+x", "+y", "+z")), max_size=30))
+def test_everybody_is_called_once_and_a_chat_never_waits_for_two_programs_in_a_row(asked: list[str]) -> None:
+    rota = _rota(*asked)
+    order = rota.order()
+    assert sorted(ticket.number for ticket in order) == list(range(len(asked)))
+    kinds = [ticket.kind for ticket in order]
+    last_chat = max((at for at, kind in enumerate(kinds) if kind == CHAT), default=0)
+    assert (PROGRAM, PROGRAM) not in set(pairwise(kinds[:last_chat]))
+
+
+def test_whoever_was_served_last_waits_for_the_others_also_when_done() -> None:
+    rota = _rota("a", "a", "b")
+    first = rota.call()
+    assert first is not None
+    rota.leave(first)
+    second = rota.call()
+    assert second is not None
+    assert second.who == "b"
+    for ticket in (second, *rota.waiting):
+        rota.leave(ticket)
+    assert not rota.active
+    assert not rota._called
+
+
+def test_newcomers_never_keep_somebody_waiting_who_was_here_before() -> None:
+    rota = _rota("a", "a")
+    first = rota.call()
+    assert first is not None
+    rota.leave(first)  # a still waits with a second request, and was called before
+    for number in range(5):
+        rota.join(Ticket(f"new {number}", CHAT, 10 + number))
+    called = [rota.call() for _ in range(3)]
+    assert "a" in [ticket.who for ticket in called if ticket]
+
+
+async def _all(line: Line, engine: Engine, who: str, *, program: bool = False) -> list[Piece]:
+    async with aclosing(line.seat(engine, who, program=program).chat(ASK, Sampling())) as pieces:
+        return [piece async for piece in pieces]
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_people_are_told_their_place_and_programs_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        line, engine = Line(), Engine(1)
+        line.tally.reply(CHAT, "stop", 20)
+        work = [asyncio.create_task(_all(line, engine, who)) for who in "abc"]
+        await _settle()
+        work.append(asyncio.create_task(_all(line, engine, "p", program=True)))
+        await _settle()
+        assert (engine.active, line.waiting) == (1, 3)
+        engine.go.set()
+        first, second, third, program = await asyncio.gather(*work)
+        assert engine.most == 1
+        assert [piece.waiting for piece in first] == [None, None]
+        assert second[0].waiting == module.Waiting(1, 2.0)  # 20 tokens a reply at 10 tokens a second
+        assert third[0].waiting == module.Waiting(2, 4.0)
+        assert all(piece.waiting is None for piece in program)
+        counts = line.tally.counts()
+        assert counts.replies == {(CHAT, "stop"): 4, (PROGRAM, "stop"): 1}
+        assert (counts.tokens, sum(counts.first_token.counts), sum(counts.queue.counts)) == (100, 4, 4)
+
+    monkeypatch.setattr(module, "TELL_S", 60.0)
+    asyncio.run(run())
+
+
+def test_limits_say_so_and_places_come_back() -> None:
+    async def run() -> None:
+        line, engine = Line(Limits(person=2, program=9, waiting=4, programs_waiting=3)), Engine(2)
+        mine = [asyncio.create_task(_all(line, engine, "a")) for _ in range(2)]
+        await _settle()
+        with pytest.raises(EngineError) as mine_full:
+            await _all(line, engine, "a")
+        assert (mine_full.value.key, mine_full.value.params) == ("ops.too_many", {"most": 2})
+        programs = [asyncio.create_task(_all(line, engine, "p", program=True)) for _ in range(3)]
+        await _settle()
+        with pytest.raises(EngineError) as program_full:
+            await _all(line, engine, "q", program=True)
+        assert program_full.value.key == "engine.queue_full"
+        another = asyncio.create_task(_all(line, engine, "b"))  # people still get in
+        await _settle()
+        with pytest.raises(EngineError):
+            await _all(line, engine, "c")
+        another.cancel()  # leaves the queue
+        mine[0].cancel()  # leaves the engine
+        await asyncio.gather(another, mine[0], return_exceptions=True)
+        engine.go.set()
+        await asyncio.gather(mine[1], *programs, _all(line, engine, "a"))
+        assert (line.waiting, engine.active) == (0, 0)
+        counts = line.tally.counts()
+        assert counts.refused == {"too_many": 1, "queue_full": 2}
+        assert counts.replies[CHAT, "cancelled"] == 2
+
+    asyncio.run(run())
+
+
+def test_programs_leave_a_slot_for_people() -> None:
+    async def run() -> None:
+        line, engine = Line(), Engine(4)
+        programs = [asyncio.create_task(_all(line, engine, "p", program=True)) for _ in range(6)]
+        await _settle()
+        assert engine.active == 3
+        person = asyncio.create_task(_all(line, engine, "a"))
+        await _settle()
+        assert engine.active == 4
+        engine.go.set()
+        await asyncio.gather(person, *programs)
+
+    asyncio.run(run())
+
+
+def test_a_failure_is_counted_as_one() -> None:
+    class Broken(Engine):
+        async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+            yield Piece("a", 1)
+            raise EngineError("engine.cut_off")
+
+    async def run() -> None:
+        line = Line()
+        with pytest.raises(EngineError):
+            await _all(line, Broken(1), "a")
+        assert line.tally.counts().replies == {(CHAT, "error"): 1}
+
+    asyncio.run(run())
+
+
+@given(st.lists(st.floats(0, 1000)))
+def test_a_histogram_loses_nothing(values: list[float]) -> None:
+    made = Histogram()
+    for value in values:
+        made = made.with_value(value)
+    assert sum(made.counts) == len(values)
+    assert made.total == pytest.approx(sum(values))

@@ -1,0 +1,152 @@
+"""Crashes, restarts, sleep, and the next smaller way to load."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.engines import options as options_module
+from backend.engines import supervisor as module
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.memory import computation_failed, memory_was_short
+from backend.engines.recovery import Recovery
+from backend.engines.smaller import smaller
+from backend.engines.supervisor import Supervisor
+from backend.errors import CriaError, EngineError, MachineError, UsageError, WeightsError
+from backend.hardware import Hardware
+from tests.backend.engines.conftest import READY_S, ask, machine, text_of
+
+ECHO = EngineOptions(engine="echo")
+KILLED = EngineError("engine.killed", signal="SIGKILL", log="")
+Make = Callable[..., Supervisor]
+GB = 10**9
+
+
+def _until(engine: Supervisor, wanted: Callable[[EngineStatus], bool], seconds: float = READY_S) -> EngineStatus:
+    end = time.monotonic() + seconds
+    while not wanted(status := engine.status()):
+        assert time.monotonic() < end, status
+        time.sleep(0.01)
+    return status
+
+
+def test_three_crashes_in_ten_minutes_are_borne_and_old_ones_forgiven() -> None:
+    now = 0.0
+    recovery = Recovery((1, 5, 20), window_s=600, clock=lambda: now)
+    assert [recovery.delay(KILLED, None) for _ in range(4)] == [1, 5, 20, None]
+    now = 601.0
+    assert recovery.delay(KILLED, None) == 1
+    assert (recovery.restarts.count, recovery.restarts.after) == (4, KILLED)
+    assert recovery.restarts.on(EngineStatus()).restarts == 4
+
+
+def test_what_will_be_wrong_again_is_not_tried_again() -> None:
+    assert Recovery().delay(WeightsError("engine.no_folder", folder="x"), None) is None
+    assert Recovery().delay(UsageError("engine.bits", bits=3), None) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "where", "context", "then"),
+    [
+        (EngineOptions(), machine(), 4096, {"context": 2048}),
+        (EngineOptions(context=1500), machine(), 0, {"context": 1024}),
+        (EngineOptions(), machine(), 0, {"bits": 8}),
+        (EngineOptions(), machine(), 1024, {"bits": 8}),
+        (EngineOptions(bits=8), machine(), 900, {"bits": 4}),
+        (EngineOptions(bits=4), machine(), 900, None),
+        (EngineOptions(bits=4, num_gpus=1), machine(GB, GB), 900, {"num_gpus": 2}),
+        (EngineOptions(bits=4, num_gpus=2), machine(GB, GB), 900, None),
+        (EngineOptions(bits=4, gpus=(1,)), machine(GB, GB), 900, {"gpus": (1, 0)}),
+        (EngineOptions(device="mps"), machine(mps=True), 0, None),
+        (ECHO, machine(), 0, None),
+    ],
+)
+def test_the_next_smaller_way(now: EngineOptions, where: Hardware, context: int, then: dict[str, Any] | None) -> None:
+    found = smaller(now, where, context)
+    assert (found and {name: getattr(found, name) for name in then or {}}) == then
+
+
+def test_a_way_that_needs_a_missing_package_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*names: str) -> None:
+        raise UsageError("engine.package_missing", missing=names[0], pip=names[0])
+
+    monkeypatch.setattr(options_module, "require_packages", missing)
+    assert smaller(EngineOptions(), machine(), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "short"),
+    [
+        (MemoryError(), True),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), True),
+        (RuntimeError("shape mismatch"), False),
+        ("", False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_failures(problem: Exception | str, short: bool) -> None:
+    error = computation_failed(problem)
+    assert memory_was_short(error) is short
+    assert error.key == ("ops.out_of_memory" if short else "engine.computation_failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (KILLED, True),
+        (EngineError("engine.killed", signal="SIGSEGV", log=""), False),
+        (MachineError("engine.no_room_ram", need=1, free=0, bits=16), True),
+    ],
+)
+def test_which_ends_mean_too_little_memory(error: CriaError, short: bool) -> None:
+    assert memory_was_short(error) is short
+
+
+def test_a_crash_is_mended_once_and_the_second_says_why(engines: Make, echo_folder: Path) -> None:
+    engine = engines(restart_delays_s=(0.01,))
+    engine.load(echo_folder, ECHO)
+    first = engine.wait_ready(READY_S).pid
+    os.kill(first, signal.SIGKILL)
+    status = _until(engine, lambda now: now.state is EngineState.READY and now.pid != first)
+    assert (status.restarts, status.restarted_after and status.restarted_after.key) == (1, "engine.killed")
+    assert time.time() - status.restarted_at < READY_S
+    assert text_of(ask(engine, "still here")).endswith("still here")
+    os.kill(status.pid, signal.SIGKILL)
+    failed = _until(engine, lambda now: now.state is EngineState.FAILED)
+    assert failed.error is not None
+    assert "SIGKILL" in str(failed.error)
+    assert failed.restarts == 1
+
+
+def test_unloading_ends_the_wait_for_a_restart(engines: Make, echo_folder: Path) -> None:
+    engine = engines(restart_delays_s=(1000.0,))
+    engine.load(echo_folder, ECHO)
+    os.kill(engine.wait_ready(READY_S).pid, signal.SIGKILL)
+    _until(engine, lambda now: now.state is EngineState.STARTING and now.restarts == 1)
+    engine.unload()
+    assert engine.status().state is EngineState.OFF
+    threads = [one for one in threading.enumerate() if one.name.startswith("engine-")]
+    for one in threads:
+        one.join(READY_S)
+    assert engine.status().state is EngineState.OFF
+
+
+def test_an_idle_engine_sleeps_and_the_next_message_wakes_it(
+    engines: Make, echo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINUTE_S", 0.001)
+    engine = engines()
+    engine.load(echo_folder, EngineOptions(engine="echo", idle_minutes=1))
+    status = _until(engine, lambda now: now.state is EngineState.ASLEEP)
+    assert (status.model, status.pid, status.memory_bytes) == ("parrot", 0, 0)
+    assert status.note is not None
+    assert status.note.params["minutes"] == 1
+    assert text_of(ask(engine, "good morning")).endswith("good morning")
+    _until(engine, lambda now: now.state is EngineState.ASLEEP)
+    engine.unload()
+    assert engine.status().state is EngineState.OFF
