@@ -11,13 +11,16 @@
     |- Refused           the caller may not do this
     '- Cancelled         somebody asked to stop; not a failure
 
-Knows nothing about pages, terminals or HTTP: each edge renders ``message`` and ``hint`` in its own way.
+Values named in ``PRIVATE`` are for administrators. Knows nothing about pages, terminals or HTTP: each edge renders
+``message`` and ``hint`` in its own way.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from backend.text import Message, Value, has, tell
+
+PRIVATE = frozenset({"log", "path", "folder", "kept", "file", "source"})  # an engine's words, folders of this machine
 
 
 class CriaError(Exception):

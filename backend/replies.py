@@ -22,10 +22,11 @@ def require_ready(engine: ChatEngine) -> None:
         EngineError: no model is loaded, or it is still loading.
     """
     status = engine.status()
+    if status.answers:
+        return
     if status.state in {EngineState.STARTING, EngineState.LOADING}:
         raise EngineError("replies.loading", model=status.model)
-    if status.state not in {EngineState.READY, EngineState.ASLEEP}:  # who sleeps is woken by the request
-        raise EngineError("replies.not_loaded")
+    raise EngineError("replies.not_loaded")
 
 
 def alternate(turns: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:

@@ -5,7 +5,7 @@ Knows nothing about gradio, HTTP or argument parsing.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,11 +13,9 @@ from urllib.parse import urlsplit
 from backend.conversations import Conversations
 from backend.engines import is_elsewhere
 from backend.engines.base import EngineControl, EngineOptions, EngineStatus
-from backend.engines.client import Endpoint
+from backend.engines.elsewhere import folder_of, keyed, models_at
 from backend.engines.fitting import Fitting, Forecast
 from backend.engines.line import Line
-from backend.engines.relay.address import check_url, read_key
-from backend.engines.relay.upstream import list_models
 from backend.errors import CriaError
 from backend.fit.result import Outlook
 from backend.hardware import Hardware, probe
@@ -28,41 +26,21 @@ from backend.jobs.presence import Presence
 from backend.jobs.prospects import Prospects
 from backend.jobs.revision import revised
 from backend.jobs.shelf import Shelf
-from backend.jobs.stock import Coming, Stored, coming, delete_stored, stock
+from backend.jobs.stock import Stock
 from backend.library import ModelInfo, find_model, read_model
 from backend.plan import Plan, check_plan, estimate_plan, make_plan
 from backend.rates import Rates
 from backend.recipes import Recipe, collect_recipes, find_recipe
 from backend.settings import ASSETS, Settings
 from backend.sources.access import Access
+from backend.sources.access import DownloadChoice as DownloadChoice
 from backend.sources.admission import check_admission
 from backend.sources.pinned import is_remote
 from backend.sources.pins import Pins
 from backend.sources.remote import probe as probe_servers
+from backend.sources.store import stored_bytes
 from backend.text import Message
 from backend.weights.templates import NAMES
-
-
-def folder_of(models_dir: Path, model: str, options: EngineOptions) -> Path:
-    """Return the folder of a model to load; for one on another server, where there is no folder, its name there.
-
-    Raises:
-        UsageError: no such model.
-    """
-    if is_elsewhere(options.engine):
-        return Path(options.remote_model or "-")
-    return find_model(models_dir, model)
-
-
-@dataclass(frozen=True)
-class DownloadChoice:
-    """What a person chose for the downloads of one set-up: the only ``server`` to ask (empty: the usual ones), a token
-    for it, and the most bytes a second.
-    """
-
-    server: str = ""
-    token: str = field(default="", repr=False)
-    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +90,8 @@ class Services:
             SourceError: a source that should be on this machine is not, or the recipe does not say how large one is.
         """
         wanted = find_recipe(self.recipes(), recipe) if isinstance(recipe, str) else recipe
-        return estimate_plan(wanted, name=name, self_test=self_test, rates=self.rates())
+        stored = self.prospects.stored()
+        return estimate_plan(wanted, name=name, self_test=self_test, rates=self.rates(), stored=stored)
 
     def is_remote(self, recipe: Recipe) -> bool:
         """Tell whether a recipe's plan asks the network, which takes seconds.
@@ -223,38 +202,14 @@ class Services:
         every = dict.fromkeys([*self._access(choice).endpoints, *self.access.endpoints])
         return {urlsplit(one.endpoint).netloc: one.seconds for one in probe_servers(tuple(every))}
 
-    def coming(self, plan: Plan) -> tuple[Coming, ...]:
-        """Return what a plan fetches."""
-        return coming(plan, self.settings.downloads_dir)
-
-    def stored(self, job: str) -> int:
-        """Return the bytes of a job's downloads that are on this machine.
-
-        Raises:
-            JobError: there is none of that id.
-        """
-        return sum(one.there for one in self.coming(self.jobs.plan(job)))
-
-    def downloads(self) -> tuple[Stored, ...]:
-        """Return what was fetched and is still here."""
-        return stock(self.settings.downloads_dir, self.jobs)
-
-    def delete_download(self, name: str) -> int:
-        """Remove a download; return the bytes freed.
-
-        Raises:
-            SourceError: there is none of that name, or a set-up that runs needs it.
-        """
-        return delete_stored(self.settings.downloads_dir, self.jobs, name)
-
-    def delete_unused(self) -> int:
-        """Remove every download that no set-up needs; return the bytes freed."""
-        unused = [one for one in self.downloads() if one.is_unused]
-        return sum(self.delete_download(one.name) for one in unused)
-
     def templates(self) -> tuple[str, ...]:
         """Return the names of the prompt templates that a set-up may be told to use."""
         return NAMES
+
+    @cached_property
+    def stock(self) -> Stock:
+        """What was fetched and is still here, and which set-ups need it."""
+        return Stock(self.settings.downloads_dir, self.jobs)
 
     @cached_property
     def shelf(self) -> Shelf:
@@ -266,7 +221,13 @@ class Services:
         """What fits on this machine, and what was measured of it."""
         fitting, place = Fitting(self.settings.data_dir), self.settings.jobs_dir
         return Prospects(
-            fitting, self.jobs, place, hardware=self.hardware, status=self.engine.status, recipes=self.recipes
+            fitting,
+            self.jobs,
+            place,
+            hardware=self.hardware,
+            status=self.engine.status,
+            recipes=self.recipes,
+            stored=partial(stored_bytes, self.settings.downloads_dir),
         )
 
     def outlook(self, wanted: Recipe | ModelInfo | str) -> Outlook:
@@ -311,7 +272,7 @@ class Services:
         """
         folder = folder_of(self.settings.models_dir, model, options)
         machine = self.prospects.machine()
-        self.engine.load(folder, self._keyed(options))
+        self.engine.load(folder, keyed(options, self.options))
         if not is_elsewhere(options.engine):
             self.prospects.fitting.expect(folder, options, machine)
 
@@ -322,17 +283,7 @@ class Services:
             UsageError: no address, or a key file that cannot be read.
             EngineError: the server does not answer as it should.
         """
-        options = self._keyed(EngineOptions(engine="remote", url=url))
-        return tuple(one.name for one in list_models(Endpoint(check_url(url), read_key(options.key_file))))
-
-    def _keyed(self, options: EngineOptions) -> EngineOptions:
-        """Return options with the command line's key file, if they name the server it is for, and no other."""
-        own = self.options
-        if not is_elsewhere(options.engine) or options.key_file or not own.key_file:
-            return options
-        if check_url(options.url) != check_url(own.url):
-            return options
-        return replace(options, key_file=own.key_file)
+        return models_at(url, self.options)
 
     def delete_model(self, model: str) -> None:
         """Delete a model folder, unless it is in use.

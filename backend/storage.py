@@ -49,6 +49,8 @@ def sync_folder(folder: Path) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file so that a crash leaves the old one or the new one, never a part."""
     part = path.with_name(path.name + PART)
+    if part.is_symlink():  # a folder that somebody else made may have one, and writing follows it
+        part.unlink()
     with part.open("wb") as file:
         file.write(data)
         file.flush()

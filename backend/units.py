@@ -12,7 +12,7 @@ _SIZES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def bytes_text(count: float | None) -> str:
-    """Return a byte count as text with three significant figures; an unknown count (None) is a question mark."""
+    """Return a byte count as text, with one decimal below a hundred; an unknown count (None) is a question mark."""
     if count is None:
         return "?"
     for unit, size in _SIZES:

@@ -1,16 +1,15 @@
 """Who is asking: whose conversations, whether they may change the machine, and which language they read.
 
-The guard in front of the page decides and writes two headers that no client can send through it; this file only reads
+The guard in front of the page decides and writes headers that no client can send through it; this file only reads
 them. Knows nothing about cookies, tokens or how either is checked.
 """
 
 import gradio as gr
 
-from backend.errors import CriaError, Refused
+from backend.errors import PRIVATE, CriaError, Refused
 from backend.text import pick_language
 
-_PRIVATE = frozenset({"log", "path", "folder", "kept", "file", "source"})  # values an error may carry
-VISITOR, ADMIN = "x-cria-visitor", "x-cria-admin"
+VISITOR, ADMIN, PLACE = "x-cria-visitor", "x-cria-admin", "x-cria-place"
 
 
 def owner(request: gr.Request) -> str:
@@ -23,6 +22,11 @@ def owner(request: gr.Request) -> str:
     if not name:
         raise Refused("ui.no_visitor")
     return name
+
+
+def place(request: gr.Request) -> str:
+    """Return where the visitor comes from: an address or a network, empty for this machine itself."""
+    return str(request.headers.get(PLACE) or "")
 
 
 def is_admin(request: gr.Request) -> bool:
@@ -42,7 +46,7 @@ def require_admin(request: gr.Request) -> None:
 
 def for_everybody(problem: CriaError) -> CriaError:
     """Return an error without what only administrators may read: the engine's log, and folders of this machine."""
-    return CriaError("ui.for_admins") if _PRIVATE & problem.params.keys() else problem
+    return CriaError("ui.for_admins") if PRIVATE & problem.params.keys() else problem
 
 
 def language(request: gr.Request) -> str:

@@ -96,6 +96,7 @@
     if (ask && !window.confirm(ask)) return;
     document.querySelector('[data-pressed]')?.removeAttribute('data-pressed');
     pressed.dataset.pressed = '';
+    if (act === 'mend') unfolded.add('source-0').add('source-1').add('source-2'); // where a part can be taken from
     window.cria.stage = document.querySelector('#path ol')?.dataset.stage;
     trigger('click', {act, name, fields: fields(pressed)});
   };

@@ -13,6 +13,8 @@
   const find = (wanted) => [...document.querySelectorAll('textarea, input')]
     .find((one) => isText(one) && key(one) === wanted);
 
+  const tabs = () => [...document.querySelectorAll('#tabs button[role=tab]')];
+
   const put = (one, value) => {
     const kind = one.tagName === 'TEXTAREA' ? HTMLTextAreaElement : HTMLInputElement;
     Object.getOwnPropertyDescriptor(kind.prototype, 'value').set.call(one, value);
@@ -44,9 +46,15 @@
       if (one) put(one, value);
       return false;
     };
+    let turned = false; // once: from then on the tab is the reader's
+    const turn = (one) => {
+      turned ||= one?.getAttribute('aria-selected') === 'true';
+      if (one && !turned) one.click();
+      return turned || !one;
+    };
     const attempt = () => {
       if (!document.querySelector('#path ol')) return;
-      const all = [...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
+      const all = [turn(tabs()[kept.tab]), ...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
       held = all.every(Boolean) ? held + 1 : 0;
       if (held > 10) clearInterval(timer);
     };
@@ -59,7 +67,7 @@
     keepDrafts() {
       const open = [...document.querySelectorAll('button.label-wrap.open')].map((one) => one.parentElement.id);
       const {stage = '', recipe = '', job = ''} = document.querySelector('#path ol')?.dataset ?? {};
-      const tab = document.querySelector('#tabs button[role=tab][aria-selected=true]')?.id ?? '';
+      const tab = tabs().findIndex((one) => one.getAttribute('aria-selected') === 'true');
       const kept = {typed: Object.fromEntries(typed), open: open.filter(Boolean), place: [stage, recipe, job], tab};
       sessionStorage.setItem(store, JSON.stringify(kept));
     },

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from backend.engines import protocol
-from backend.errors import ContextFull, CriaError, UsageError
+from backend.errors import PRIVATE, ContextFull, CriaError, UsageError
 
 _LOG = logging.getLogger("cria.api")
 _RETRY_S = {429: "5", 503: "10"}
@@ -25,6 +25,7 @@ _CODES = {
     "api.no_route": (HTTPStatus.NOT_FOUND, "not_found"),
     "api.crowded": (HTTPStatus.TOO_MANY_REQUESTS, "queue_full"),
     "ops.too_many": (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+    "ops.too_many_there": (HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_exceeded"),
     "engine.queue_full": (HTTPStatus.TOO_MANY_REQUESTS, "queue_full"),
 }
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -61,9 +62,8 @@ class OpenAIRoute(APIRoute):
 def told(problem: Exception) -> CriaError:
     """Return what a program may know of a failure; one that nobody planned for goes to the log, not to strangers."""
     if isinstance(problem, CriaError):
-        if "log" in problem.params:  # the engine's last words name folders; they are in the server's log
-            return type(problem)(problem.key, **{**problem.params, "log": "…"})
-        return problem
+        # An engine that wakes up may fail for reasons that name folders.
+        return type(problem)(problem.key, **(problem.params | dict.fromkeys(PRIVATE & problem.params.keys(), "…")))
     if isinstance(problem, RequestValidationError):
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"

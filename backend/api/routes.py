@@ -22,8 +22,8 @@ from backend.replies import alternate
 from backend.settings import Settings
 
 MAX_OPEN = 128  # requests being answered or waiting for it; the engine queues them
+_PLACE_HEADER = "x-cria-place"  # the guard's own finding; empty for this machine
 _CLIENT_CLOSED = 499  # nginx's number; nobody sees it
-_USABLE = frozenset({EngineState.READY, EngineState.ASLEEP})  # who sleeps is woken by the request
 _LOADING = frozenset({EngineState.STARTING, EngineState.LOADING})
 
 
@@ -67,10 +67,8 @@ class Gateway:
             UsageError: another model is loaded.
         """
         status = self.engine.status()
-        if status.state in _LOADING:
-            raise EngineError("api.loading", model=status.model)
-        if status.state not in _USABLE:
-            raise EngineError("api.no_model")
+        if not status.answers:
+            raise EngineError("api.loading" if status.state in _LOADING else "api.no_model", model=status.model)
         if model not in {"", status.model}:
             raise UsageError("api.other_model", asked=model, loaded=status.model)
         return status
@@ -93,14 +91,15 @@ class Gateway:
     def models(self) -> list[dict[str, Any]]:
         """Return what is loaded, as OpenAI lists models."""
         status = self.engine.status()
-        if status.state not in _USABLE:
+        if not status.answers:
             return []
         return [{"id": status.model, "object": "model", "created": 0, "owned_by": "cria"}]
 
 
 def _who(request: Request) -> str:
-    """Return what counts as one program: an address. The key is the same for all of them."""
-    return f"program {request.client.host if request.client else ''}"
+    """Return what counts as one program: an address or a network. The key is the same for all of them."""
+    here = request.client.host if request.client else ""
+    return f"program {request.headers.get(_PLACE_HEADER) or here}"
 
 
 def build_api(engine: ChatEngine, settings: Settings, line: Line | None = None) -> APIRouter:

@@ -15,10 +15,11 @@ from backend.cli.parser import engine_options, model_elsewhere
 from backend.engines import ENGINES
 from backend.engines.base import EngineStatus
 from backend.engines.bench import PARALLEL, Burst, measure
+from backend.engines.elsewhere import folder_of
 from backend.engines.fitting import dimensions_of
 from backend.engines.supervisor import Supervisor
 from backend.library import read_model
-from backend.services import Services, folder_of
+from backend.services import Services
 from backend.text import say, tell
 
 

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from backend.cli.draw import bar
 from backend.cli.parser import engine_options, model_elsewhere
 from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Sampling
+from backend.engines.elsewhere import folder_of
 from backend.engines.supervisor import Supervisor
-from backend.errors import ContextFull, UsageError
-from backend.services import Services, folder_of
+from backend.errors import ContextFull, CriaError, UsageError
+from backend.services import Services
 from backend.text import say, tell
 
 _POLL_S = 0.1
+_GONE = frozenset((EngineState.OFF, EngineState.STOPPING, EngineState.FAILED))
 _ENDINGS = {Finish.LENGTH: "cli.chat.length", Finish.CONTEXT: "cli.chat.context"}
 
 
@@ -106,6 +108,11 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
         except ContextFull as problem:
             messages.pop()
             print(problem.text(language) + "\n" + say(language, "cli.chat.clear_hint"), file=sys.stderr)
+        except CriaError as problem:
+            messages.pop()
+            if engine.status().state in _GONE:
+                raise
+            print(problem.text(language), file=sys.stderr)
 
 
 def chat(args: argparse.Namespace, services: Services) -> int:

@@ -21,13 +21,13 @@ def downloads(args: argparse.Namespace, services: Services) -> int:
     """
     language = services.settings.language
     if args.delete:
-        freed = services.delete_download(args.delete)
+        freed = services.stock.delete(args.delete)
         print(say(language, "fetchui.deleted", name=args.delete, bytes=freed), file=sys.stderr)
         return DONE
     if args.delete_unused:
-        print(say(language, "fetchui.freed", bytes=services.delete_unused()), file=sys.stderr)
+        print(say(language, "fetchui.freed", bytes=services.stock.delete_unused()), file=sys.stderr)
         return DONE
-    found = services.downloads()
+    found = services.stock.all()
     if args.json:
         print_json(found)
         return DONE

@@ -36,6 +36,8 @@ def models(args: argparse.Namespace, services: Services) -> int:
     """
     if not args.export and (args.layout or args.lora or args.copy_dtype or args.name):
         raise UsageError("models.only_export")
+    if args.template and not args.repair:
+        raise UsageError("models.only_repair")
     wanted = next((name for name in _DOING if getattr(args, name)), None)
     return _DOING[wanted](args, services) if wanted else _list(args, services)
 

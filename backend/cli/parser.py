@@ -200,7 +200,7 @@ def _setup_flags(setup: argparse.ArgumentParser) -> None:
     setup.add_argument("--name", metavar="NAME", help=_help("name"))
     setup.add_argument("--template", metavar="NAME", help=_help("template"))
     setup.add_argument("--delta-rule", choices=RULES, default="auto", help=_help("delta_rule"))
-    setup.add_argument("--dtype", choices=("source", *DTYPES), default="source", help=_help("output_dtype"))
+    setup.add_argument("--dtype", choices=("source", *DTYPES), dest="copy_dtype", help=_help("output_dtype"))
     setup.add_argument("--layout", choices=LAYOUTS, help=_help("layout"))
     setup.add_argument("--dry-run", action="store_true", help=_help("dry_run"))
     setup.add_argument("--no-self-test", action="store_true", help=_help("no_self_test"))

@@ -33,7 +33,7 @@ def wanted_recipe(args: argparse.Namespace, services: Services) -> Recipe:
         UsageError: neither RECIPE nor --base, a --base without --name, parts without --base, a rule for a delta that
             is not there, an unknown recipe, or sources that have no place in it.
     """
-    dtype = None if args.dtype == "source" else args.dtype
+    dtype = None if args.copy_dtype == "source" else args.copy_dtype
     if args.recipe:
         return _changed(_known(args.recipe, services), args, dtype)
     if args.delta_rule != "auto" and not args.delta:
@@ -133,7 +133,7 @@ def _planned(
             estimate = services.estimate(recipe, name=args.name, self_test=self_test)
         except SourceError:
             raise problem from None  # nothing is known beforehand either
-        return estimate, None, problem
+        return dataclasses.replace(estimate, keep_sources=not args.no_keep_sources), None, problem
     return *services.examine(plan), None
 
 
@@ -142,7 +142,7 @@ def _print_plan(plan: Plan, recipe: Recipe, services: Services) -> None:
     print(say(language, "cli.plan.title", name=plan.name, folder=str(services.settings.models_dir / plan.name)))
     if plan.estimated:
         _print_parts(recipe, language)
-    for one in services.coming(plan):
+    for one in services.stock.coming(plan):
         print("- " + say(language, "fetchui.from_line", source=one.source, size=one.bytes, there=one.there,
                          host=one.hosts[0], version=one.version or "-"))  # fmt: skip
     for other in plan.instead:
@@ -176,8 +176,9 @@ def _print_parts(recipe: Recipe, language: str) -> None:
 def _made_already(plan: Plan, services: Services) -> ModelInfo | None:
     """Return the model on the shelf that this very recipe made, so that a script may set it up twice."""
     for model in services.models():
-        same = (model.name, model.recipe) == (plan.name, plan.recipe) and plan.template in {None, model.template}
-        if same and not model.problem:
+        same = (model.name, model.recipe) == (plan.name, plan.recipe)
+        as_wanted = plan.template in {None, model.template} and plan.dtype in {None, model.dtype}
+        if same and as_wanted and not model.problem:
             return model
     return None
 
@@ -192,7 +193,7 @@ def _started(plan: Plan, services: Services) -> str:
             print(say(language, "cli.setup.running", job=view.id), file=sys.stderr)
         else:
             print(say(language, "cli.setup.resuming", job=view.id), file=sys.stderr)
-            services.resume(view.id, keep_sources=plan.keep_sources)
+            services.resume(view.id, keep_sources=None if plan.keep_sources else False)
         return view.id
     return services.set_up(plan)
 

@@ -148,6 +148,13 @@ class EngineStatus:
     restarted_at: float = 0.0  # seconds since the epoch, of the last restart
     restarted_after: CriaError | None = None
     offer: EngineOptions | None = None  # the next smaller way to load it, where memory was the trouble
+    returning: bool = False  # it was ready before, and wakes up or starts again by itself
+
+    @property
+    def answers(self) -> bool:
+        """Tell whether a request gets an answer: at once, or once an engine that sleeps or crashed is back."""
+        is_back_soon = self.returning and self.state in {EngineState.STARTING, EngineState.LOADING}
+        return is_back_soon or self.state in {EngineState.READY, EngineState.ASLEEP}
 
 
 class ChatEngine(Protocol):

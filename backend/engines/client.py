@@ -8,6 +8,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,9 +18,11 @@ import httpx
 from backend.engines import protocol
 from backend.engines.base import ChatMessage, Finish, Piece, Sampling, Usage
 from backend.errors import CriaError, EngineError, error_from_json
+from backend.text import has
 
 CONNECT_TIMEOUT_S = 10.0
 _MAX_EVENT = 16 << 20  # bytes of one line; more is not a chat chunk
+_MOST_OF_A_TOKEN = 256  # characters; another server need not keep to the number of tokens that it was asked for
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,15 @@ async def _pieces(endpoint: Endpoint, messages: Sequence[ChatMessage], sampling:
         ):
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response.status_code, await response.aread())
-            ended = _Ended()
+            ended, room = _Ended(), _MOST_OF_A_TOKEN * sampling.max_new_tokens
             async for chunk in _events(response):
-                text = ended.take(chunk)
+                try:
+                    text = ended.take(chunk)
+                except (AttributeError, KeyError, TypeError, ValueError) as problem:
+                    raise EngineError("engine.nonsense", what=repr(chunk)[:80]) from problem
+                room -= len(text)
+                if room < 0:
+                    raise EngineError("remote.endless", most=sampling.max_new_tokens)
                 if text:
                     yield Piece(text, ended.tokens)
     except (httpx.HTTPError, httpx.StreamError) as problem:
@@ -155,7 +164,7 @@ async def _events(response: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:
 def _event(payload: bytes) -> Mapping[str, Any]:
     try:
         chunk = json.loads(payload)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise EngineError("engine.nonsense", what=repr(payload[:80])) from problem
     if not isinstance(chunk, dict):
         raise EngineError("engine.nonsense", what=repr(payload[:80]))
@@ -167,7 +176,7 @@ def _event(payload: bytes) -> Mapping[str, Any]:
 def _refusal(status: int, body: bytes) -> CriaError:
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return EngineError("engine.refused", status=status, what=body[:300].decode("utf-8", "replace"))
     return _error(data.get("error") if isinstance(data, dict) else None, status)
 
@@ -177,5 +186,9 @@ def _error(record: Any, status: int) -> CriaError:
     record = record if isinstance(record, dict) else {"message": str(record)}
     own = record.get("cria")
     if isinstance(own, dict) and "key" in own:
-        return error_from_json(own)
+        # Another server may send anything in its place: a sentence that cannot be said is none.
+        with suppress(TypeError, ValueError, KeyError, AttributeError, RecursionError):
+            error = error_from_json(own)
+            if has(error.message.key) and error.text():
+                return error
     return EngineError("engine.refused", status=status, what=str(record.get("message", ""))[:300])

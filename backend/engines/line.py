@@ -6,6 +6,7 @@ HTTP.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,9 +24,13 @@ USUAL_SLOTS = 8  # as long as the engine has not said how many it has
 
 @dataclass(frozen=True)
 class Limits:
-    """Requests: of one person and of one program at once, and how many may wait. Programs leave room for people."""
+    """Requests: of one person, of all people at one place and of one program at once, and how many may wait.
+
+    Programs leave room for people. A place has a limit because whoever throws cookies away is a new person each time.
+    """
 
     person: int = 4
+    place: int = 32
     program: int = 32
     waiting: int = 64
     programs_waiting: int = 48
@@ -39,6 +44,7 @@ class Line:
         self._limits = limits
         self._rota = Rota()
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
+        self._places: Counter[str] = Counter()
         self._numbers = count(1)
 
     @property
@@ -46,28 +52,35 @@ class Line:
         """How many wait."""
         return len(self._rota.waiting)
 
-    def seat(self, engine: ChatEngine, who: str, *, program: bool = False) -> "Seat":
-        """Return the engine as one asker gets it: through the queue. ``program`` is for whoever is no person."""
-        return Seat(self, engine, who, program=program)
+    def seat(self, engine: ChatEngine, who: str, *, program: bool = False, place: str = "") -> "Seat":
+        """Return the engine as one asker gets it: through the queue. ``program`` is for whoever is no person.
 
-    def join(self, who: str, kind: str, slots: int) -> Ticket:
+        ``place`` is where a person comes from, empty for places without a limit.
+        """
+        return Seat(self, engine, who, kind=PROGRAM if program else CHAT, place=place)
+
+    def join(self, who: str, kind: str, *, slots: int, place: str = "") -> Ticket:
         """Queue up.
 
         Raises:
-            EngineError: this asker has enough under way, or too many wait already.
+            EngineError: this asker or this place has enough under way, or too many wait already.
         """
         limits, rota = self._limits, self._rota
         most = limits.program if kind == PROGRAM else limits.person
         if rota.open_of(who) >= most:
             self.tally.refused("too_many")
             raise EngineError("ops.too_many", most=most)
+        if place and self._places[place] >= limits.place:
+            self.tally.refused("too_many_there")
+            raise EngineError("ops.too_many_there", most=limits.place)
         if len(rota.waiting) >= (limits.programs_waiting if kind == PROGRAM else limits.waiting):
             self.tally.refused("queue_full")
             raise EngineError("engine.queue_full", waiting=len(rota.waiting))
-        ticket = Ticket(who, kind, next(self._numbers))
+        ticket = Ticket(who, kind, next(self._numbers), place)
         rota.join(ticket)
+        self._places[place] += 1
         self._turns[ticket] = asyncio.get_running_loop().create_future()
-        self._call(slots)
+        self.call(slots)
         return ticket
 
     def turn(self, ticket: Ticket) -> asyncio.Future[None]:
@@ -78,7 +91,10 @@ class Line:
         """Give up a place, in the queue or at the engine, and call whoever may come now."""
         self._turns.pop(ticket).cancel()
         self._rota.leave(ticket)
-        self._call(slots)
+        self._places[ticket.place] -= 1
+        if not self._places[ticket.place]:
+            del self._places[ticket.place]
+        self.call(slots)
 
     def waiting_of(self, ticket: Ticket, status: EngineStatus) -> Waiting:
         """Return where a ticket stands, and how long the engine needs for those before it at its present speed."""
@@ -86,7 +102,7 @@ class Line:
         mean = self.tally.counts().mean_tokens
         return Waiting(place, place * mean / status.tokens_per_s if status.tokens_per_s > 0 else 0.0)
 
-    def _call(self, slots: int) -> None:
+    def call(self, slots: int) -> None:
         """Call as many as there are free slots. A quarter of the slots, one at least, is kept from programs."""
         rota = self._rota
         for_programs = slots - max(1, slots // 4) if slots > 1 else slots
@@ -100,9 +116,9 @@ class Line:
 class Seat:
     """``ChatEngine`` for one asker. A person is told where they stand; a program is not."""
 
-    def __init__(self, line: Line, engine: ChatEngine, who: str, *, program: bool) -> None:
+    def __init__(self, line: Line, engine: ChatEngine, who: str, *, kind: str, place: str) -> None:
         self._line, self._engine, self._who = line, engine, who
-        self._kind = PROGRAM if program else CHAT
+        self._kind, self._place = kind, place
 
     def status(self) -> EngineStatus:
         """Return the engine's status."""
@@ -116,13 +132,14 @@ class Seat:
             ContextFull: as the engine says.
         """
         line, began = self._line, time.monotonic()
-        ticket = line.join(self._who, self._kind, self._slots())
+        ticket = line.join(self._who, self._kind, slots=self._slots(), place=self._place)
         told = _Told()
         try:
             while not line.turn(ticket).done():
                 if self._kind == CHAT:
                     yield Piece(waiting=line.waiting_of(ticket, self.status()))
                 await asyncio.wait((line.turn(ticket),), timeout=TELL_S)
+                line.call(self._slots())  # an engine that was loaded meanwhile may have more of them
             line.tally.queued(time.monotonic() - began)
             stream = cast("AsyncGenerator[Piece, None]", self._engine.chat(messages, sampling))
             async with aclosing(stream) as pieces:

@@ -124,10 +124,13 @@ class EngineProcess:
         return EngineError("engine.died", code=code, log=self.log.last_words())
 
     async def why_lost(self, error: EngineError) -> EngineError:
-        """Return a better error for a broken connection: usually the child has just died, and its log says why."""
+        """Return a better error for a broken connection: usually the child has just died, and its log says why.
+
+        In a thread: the log may take a moment to run dry, where the child's own children still hold its other end.
+        """
         end = time.monotonic() + _DEATH_NOTICE_S
         while time.monotonic() < end:
-            death = self.death()
+            death = await asyncio.to_thread(self.death)
             if self.dismissed:
                 return EngineError("engine.unloaded")
             if death is not None:

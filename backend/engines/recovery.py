@@ -23,7 +23,8 @@ class Restarts:
 
     def on(self, status: EngineStatus) -> EngineStatus:
         """Return a status that tells of them."""
-        return replace(status, restarts=self.count, restarted_at=self.at, restarted_after=self.after, offer=self.offer)
+        told = replace(status, restarts=self.count, restarted_at=self.at, restarted_after=self.after, offer=self.offer)
+        return replace(told, returning=status.returning or self.count > 0)
 
 
 class Recovery:

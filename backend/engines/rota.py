@@ -15,11 +15,12 @@ WEIGHTS = {CHAT: 4.0, PROGRAM: 1.0}
 
 @dataclass(eq=False)
 class Ticket:
-    """One request: who asks, of which kind, and a number that grows with every request."""
+    """One request: who asks, of which kind, a number that grows with every request, and where it comes from."""
 
     who: str
     kind: str
     number: int
+    place: str = ""
 
 
 @dataclass
@@ -33,9 +34,11 @@ class Rota:
     _finish: dict[str, float] = field(default_factory=dict)
     _now: float = 0.0
     _calls: int = 0
+    _order: Sequence[Ticket] | None = None  # as long as nothing changes: everybody who waits asks for it
 
     def join(self, ticket: Ticket) -> None:
         """Put somebody into the queue. Whoever comes new counts as called now, or newcomers would always be first."""
+        self._order = None
         self.waiting.append(ticket)
         self._called.setdefault(ticket.who, self._calls)
 
@@ -51,6 +54,7 @@ class Rota:
         start, kind = min((max(self._now, self._finish.get(kind, 0.0)), kind) for kind in kinds)
         self._now, self._finish[kind] = start, start + 1 / WEIGHTS[kind]
         ticket = min((one for one in self.waiting if one.kind == kind), key=self._rank)
+        self._order = None
         self.waiting.remove(ticket)
         self._calls += 1
         self._called[ticket.who] = self._calls
@@ -60,6 +64,7 @@ class Rota:
 
     def leave(self, ticket: Ticket) -> None:
         """Take somebody out, who waits or was called."""
+        self._order = None
         if ticket in self.waiting:
             self.waiting.remove(ticket)
         else:
@@ -71,6 +76,8 @@ class Rota:
 
     def order(self) -> Sequence[Ticket]:
         """Return those who wait in the order in which they would be called if nobody else came."""
+        if self._order is not None:
+            return self._order
         rest = Rota(
             list(self.waiting), Counter(self.active), Counter(self.by_kind), dict(self._called), dict(self._finish),
             self._now, self._calls,
@@ -78,6 +85,7 @@ class Rota:
         called = []
         while (ticket := rest.call()) is not None:
             called.append(ticket)
+        self._order = called
         return called
 
     def _has(self, kind: str) -> bool:

@@ -6,11 +6,11 @@ pages.
 """
 
 import asyncio
-import dataclasses
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from backend import hardware
@@ -19,6 +19,7 @@ from backend.engines.base import ChatMessage, EngineOptions, EngineState, Engine
 from backend.engines.choice import choose_engine
 from backend.engines.client import stream_chat
 from backend.engines.folder import weights_bytes
+from backend.engines.idle import Idle
 from backend.engines.memory import memory_was_short
 from backend.engines.options import check_options, choose_gpus
 from backend.engines.process import EngineProcess
@@ -26,6 +27,7 @@ from backend.engines.pulse import HUNG_AFTER_S, STALLED_AFTER_S
 from backend.engines.recovery import DELAYS_S, Recovery
 from backend.engines.serve import arguments
 from backend.engines.smaller import smaller
+from backend.engines.turns import Turns
 from backend.engines.watcher import Plan, Watcher
 from backend.errors import CriaError, EngineError, unexpected
 from backend.text import Message
@@ -36,8 +38,6 @@ MINUTE_S = 60.0
 _LOST = frozenset(("engine.lost", "engine.cut_off"))  # the connection broke: perhaps the process did
 _COMING = frozenset((EngineState.STARTING, EngineState.LOADING))
 
-Probe = Callable[[], hardware.Hardware]
-
 
 class Supervisor:
     """``EngineControl`` over one child process. Thread-safe."""
@@ -46,22 +46,18 @@ class Supervisor:
         self,
         logs_dir: Path,
         *,
-        probe: Probe | None = None,
+        probe: Callable[[], hardware.Hardware] | None = None,
         hung_after_s: float = HUNG_AFTER_S,
         stalled_after_s: float = STALLED_AFTER_S,
         restart_delays_s: Sequence[float] = DELAYS_S,
     ) -> None:
         self._logs_dir = logs_dir
-        self._probe: Probe = probe or (lambda: hardware.probe(logs_dir))
+        self._probe = probe or (lambda: hardware.probe(logs_dir))
         self._patience = (hung_after_s, stalled_after_s)
         self._delays_s = tuple(restart_delays_s)
-        self._lock = threading.Lock()  # guards the fields below; held for moments only
-        self._turn = 0  # counts loads and unloads; a thread whose turn is over leaves the status alone
-        self._status = EngineStatus()
-        self._since = time.monotonic()
+        self._turns, self._idle = Turns(), Idle()
         self._closed = False
-        self._chats, self._used = 0, time.monotonic()  # open chats, and when one was open last
-        self._asleep: Path | None = None  # the folder to wake up with
+        self._asleep: Plan | None = None  # what to wake up with
         self._process: EngineProcess | None = None
         self._changing = threading.Lock()  # held while a process is being started or ended
         self._waking = threading.Lock()  # held while somebody wakes the engine: the others need not
@@ -70,10 +66,8 @@ class Supervisor:
 
     def status(self) -> EngineStatus:
         """Return a snapshot; never blocks for longer than it takes to copy it."""
-        with self._lock:
-            status, since, process = self._status, self._since, self._process
-        tail = process.log.tail() if process else status.log_tail
-        return dataclasses.replace(status, seconds=time.monotonic() - since, log_tail=tail)
+        status, process = self._turns.status(), self._process
+        return replace(status, log_tail=process.log.tail()) if process else status
 
     async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Stream one reply. Closing the generator stops the computation within one token. Wakes a sleeping engine.
@@ -81,11 +75,11 @@ class Supervisor:
         Raises:
             EngineError: no engine is ready, it refused, or it died (what was produced came before).
             ContextFull: the conversation leaves no room for a reply.
+            CriaError: it slept, and why it does not wake up.
         """
-        with self._in_use():
+        with self._idle.interrupted():
             await self._awake()
-            with self._lock:
-                ready, process = self._status.state is EngineState.READY, self._process
+            ready, process = self._turns.status().state is EngineState.READY, self._process
             if not ready or process is None:
                 raise EngineError("engine.not_ready")
             try:
@@ -106,34 +100,41 @@ class Supervisor:
             UsageError: options that cannot work together or on this machine; nothing was unloaded.
             WeightsError: the folder is not a loadable model; nothing was unloaded.
         """
+        if not self._begin(folder, options):
+            raise EngineError("engine.not_ready")
+
+    def _begin(
+        self, folder: Path, options: EngineOptions, *, after: int | None = None, remark: Message | None = None
+    ) -> bool:
+        """Begin a load, as ``load`` says; tell whether that was done: not when it is closed, or turn ``after`` over."""
         machine = self._probe()
-        options, remark = choose_engine(options, machine, folder)
+        options, why = choose_engine(options, machine, folder)
         check_options(options, machine)
-        kind = find_engine(options.engine)
+        kind, returning = find_engine(options.engine), after is not None
         total = weights_bytes(folder, options, kind)
-        first = EngineStatus(EngineState.STARTING, folder.name, options, total_bytes=total)
-        with self._lock:
-            if self._closed:
-                raise EngineError("engine.not_ready")
-            turn = self._next_turn(first)
-        plan = Plan(turn, folder, options, kind, choose_gpus(options, machine), machine, remark)
+        first = EngineStatus(EngineState.STARTING, folder.name, options, total_bytes=total, returning=returning)
+        turn = self._turns.begin(first, after=after, provided=lambda: not self._closed)
+        if turn is None:
+            return False
+        plan = Plan(turn, folder, options, kind, choose_gpus(options, machine), machine, remark or why, returning)
         threading.Thread(target=self._run, args=(plan,), name=f"engine-{turn}", daemon=True).start()
+        return True
 
     def unload(self) -> None:
         """End the engine process; returns when it is gone and its memory is back."""
-        with self._lock:
-            if self._status.state is EngineState.OFF:
-                return
-            turn = self._next_turn(dataclasses.replace(self._status, state=EngineState.STOPPING, error=None))
+        status = self._turns.status()
+        if status.state is EngineState.OFF:
+            return
+        turn = self._turns.begin(replace(status, state=EngineState.STOPPING, error=None))
+        assert turn is not None  # there was no condition
         with self._changing:
-            if self._is_turn(turn):
+            if self._turns.is_on(turn):
                 self._end_process()
-        self._set(turn, EngineStatus())
+        self._turns.set(turn, EngineStatus())
 
     def close(self) -> None:
         """Unload for good; ``load`` refuses from now on."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
         self.unload()
 
     def wait_ready(self, timeout_s: float) -> EngineStatus:
@@ -160,7 +161,7 @@ class Supervisor:
     def _run(self, plan: Plan) -> None:
         recovery = Recovery(self._delays_s)
         try:
-            while self._is_turn(plan.turn):
+            while self._turns.is_on(plan.turn):
                 fault = self._follow(plan, recovery)
                 if fault is None:
                     return
@@ -195,29 +196,27 @@ class Supervisor:
     def _start(self, plan: Plan) -> EngineProcess | None:
         """Start the process in place of the one there is; None when a later load came first: then its process runs."""
         with self._changing:
-            if not self._is_turn(plan.turn):
+            if not self._turns.is_on(plan.turn):
                 return None
             self._end_process()
-            told = arguments(plan.folder, plan.options)
             process = EngineProcess(
                 plan.kind.module,
-                told,
+                arguments(plan.folder, plan.options),
                 model=plan.folder.name,
                 gpus=plan.gpus,
                 logs=self._logs_dir,
                 has_family=plan.kind.has_family,
             )
-            with self._lock:
-                self._process = process
+            self._process = process
         return process
 
     def _watch(self, plan: Plan, watcher: Watcher, recovery: Recovery) -> None:
         """Show how the process is until its turn is over or it goes to sleep; raises why it ended by itself."""
-        while self._is_turn(plan.turn):
+        while self._turns.is_on(plan.turn):
             status = watcher.look()
             if status is not None:
-                total = status.total_bytes or self._status.total_bytes
-                self._set(plan.turn, recovery.restarts.on(dataclasses.replace(status, total_bytes=total)))
+                total = status.total_bytes or self._turns.status().total_bytes
+                self._turns.set(plan.turn, recovery.restarts.on(replace(status, total_bytes=total)))
             if watcher.ready and self._fall_asleep(plan):
                 return
             time.sleep(READY_POLL_S if watcher.ready else LOADING_POLL_S)
@@ -232,100 +231,69 @@ class Supervisor:
         if delay is None:
             raise fault
         note = Message("ops.restarting", {"seconds": delay})
-        status = EngineStatus(EngineState.STARTING, self._status.model, plan.options, note=note)
-        self._set(plan.turn, recovery.restarts.on(status))
+        status = EngineStatus(EngineState.STARTING, self._turns.status().model, plan.options, note=note)
+        self._turns.set(plan.turn, recovery.restarts.on(status))
         with self._changing:
-            if self._is_turn(plan.turn):
+            if self._turns.is_on(plan.turn):
                 self._end_process()
         end = time.monotonic() + delay
-        while self._is_turn(plan.turn) and time.monotonic() < end:
+        while self._turns.is_on(plan.turn) and time.monotonic() < end:
             time.sleep(min(LOADING_POLL_S, delay))
 
     def _fail(self, plan: Plan, error: CriaError) -> None:
         """Show why it failed, and give its memory back; the last log lines stay."""
         offer = self._offer(plan, error)
         with self._changing:
-            if not self._is_turn(plan.turn):
+            if not self._turns.is_on(plan.turn):
                 return
             process = self._process
             tail = process.log.tail() if process else ()
             self._end_process()
-        last = self._status
+        last = self._turns.status()
         status = EngineStatus(EngineState.FAILED, last.model, plan.options, error=error, log_tail=tail, offer=offer)
-        self._set(plan.turn, dataclasses.replace(status, restarts=last.restarts))
+        self._turns.set(plan.turn, replace(status, restarts=last.restarts))
 
     def _offer(self, plan: Plan, error: CriaError) -> EngineOptions | None:
-        return smaller(plan.options, plan.machine, self._status.context) if memory_was_short(error) else None
+        return smaller(plan.options, plan.machine, self._turns.status().context) if memory_was_short(error) else None
 
     # -- sleeping
 
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Keep the engine from falling asleep while the block runs."""
-        with self._lock:
-            self._chats += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._chats, self._used = self._chats - 1, time.monotonic()
-
     def _fall_asleep(self, plan: Plan) -> bool:
         """End the process if nobody has asked for anything in so many minutes; tell whether that was done."""
-        idle_s = plan.options.idle_minutes * MINUTE_S
-        with self._lock:
-            quiet_s = time.monotonic() - max(self._used, self._since)
-            if not idle_s or self._chats or quiet_s < idle_s or plan.turn != self._turn:
-                return False
-            note = Message("ops.asleep", {"time": time.strftime("%H:%M"), "minutes": plan.options.idle_minutes})
-            self._asleep = plan.folder
-            turn = self._next_turn(EngineStatus(EngineState.ASLEEP, self._status.model, plan.options, note=note))
+        enough_s, now = plan.options.idle_minutes * MINUTE_S, self._turns.status()
+        if not enough_s or min(self._idle.seconds(), now.seconds) < enough_s:
+            return False
+        self._asleep = plan
+        note = Message("ops.asleep", {"time": time.strftime("%H:%M"), "minutes": plan.options.idle_minutes})
+        status = EngineStatus(EngineState.ASLEEP, now.model, plan.options, note=note)
+        # Asked again, at the moment itself: whoever comes a moment later sees that it sleeps, and wakes it.
+        turn = self._turns.begin(status, after=plan.turn, provided=lambda: self._idle.seconds() >= enough_s)
+        if turn is None:
+            return False
         with self._changing:
-            if self._is_turn(turn):
+            if self._turns.is_on(turn):
                 self._end_process()
         return True
 
     async def _awake(self) -> None:
-        """Wake a sleeping engine and wait until it has got up, or has failed to."""
-        with self._lock:
-            asleep = self._status.state is EngineState.ASLEEP
-        if asleep:
+        """Wake a sleeping engine, and wait for one that is on its way; raises why it does not come."""
+        if self._turns.status().state is EngineState.ASLEEP:
             await asyncio.to_thread(self._wake)
-        while (status := self.status()).state in _COMING:
+        waited = False
+        while (status := self._turns.status()).state in _COMING:
+            waited = True
             await asyncio.sleep(LOADING_POLL_S)
-        if asleep and status.error is not None:
+        if waited and status.error is not None:
             raise status.error
 
     def _wake(self) -> None:
         with self._waking:
-            with self._lock:
-                folder, status = self._asleep, self._status
-            if status.state is EngineState.ASLEEP and folder is not None:
-                self.load(folder, status.options)
-
-    # -- small things
-
-    def _next_turn(self, status: EngineStatus) -> int:
-        """Begin a new turn; the lock is held."""
-        self._turn += 1
-        self._status, self._since = status, time.monotonic()
-        return self._turn
-
-    def _is_turn(self, turn: int) -> bool:
-        with self._lock:
-            return turn == self._turn
-
-    def _set(self, turn: int, status: EngineStatus) -> None:
-        with self._lock:
-            if turn != self._turn:
-                return
-            if status.state is not self._status.state:
-                self._since = time.monotonic()
-            self._status = status
+            (turn, status), plan = self._turns.now(), self._asleep
+            if status.state is EngineState.ASLEEP and plan is not None:
+                self._begin(plan.folder, plan.options, after=turn, remark=plan.remark)
 
     def _end_process(self) -> None:
         """End the process if there is one; the caller holds ``_changing``."""
-        with self._lock:
-            process, self._process = self._process, None
+        process, self._process = self._process, None
         if process is not None:
             process.end()

@@ -1,15 +1,16 @@
 """A chat template rendered in a process of its own, which has neither time nor memory to do harm, nor files to write.
 
 A template comes with a model and is somebody's program: it may loop for ever or build a string of gigabytes. Threads
-cannot be stopped; processes can. Started as ``python -m``: one JSON line in (template, variables, messages), one out.
-Knows nothing about tokens. What templates may expect is what transformers gives them: the sandbox of jinja2 with
-``break`` and ``continue``, blocks trimmed, ``raise_exception``, ``strftime_now``, a plain ``tojson``, and
-``{% generation %}`` blocks, which only training looks at.
+cannot be stopped; processes can, and this one ends itself should nobody be left to do it. Started as ``python -m``: one
+JSON line in (template, variables, messages, seconds), one out. Knows nothing about tokens. What templates may expect is
+what transformers gives them: the sandbox of jinja2 with ``break`` and ``continue``, blocks trimmed,
+``raise_exception``, ``strftime_now``, a plain ``tojson``, and ``{% generation %}`` blocks, which only training needs.
 """
 
 import contextlib
 import json
 import resource
+import signal
 import sys
 from datetime import datetime
 from functools import cache
@@ -72,9 +73,12 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     for line in sys.stdin.buffer:
-        answer = json.dumps(render(json.loads(line)))
+        asked = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, asked["seconds"])  # ends the process, also in the midst of a computation
+        answer = json.dumps(render(asked))
         sys.stdout.buffer.write(answer.encode("ascii") + b"\n")
         sys.stdout.buffer.flush()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":

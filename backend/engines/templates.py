@@ -19,6 +19,7 @@ from backend.settings import ROOT
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TZ")  # of the environment: templates need no more
 RENDER_S = 10.0  # a template takes milliseconds; one that takes this long is not going to end
+_ALONE_S = 5.0  # after that time it ends by itself, should this process be gone
 
 
 class Renderer:
@@ -35,9 +36,10 @@ class Renderer:
         Raises:
             EngineError: the template refused the conversation, took too long, or wanted too much memory.
         """
-        asked = json.dumps({"template": template, "variables": dict(variables), "messages": list(messages)})
+        asked = {"template": template, "variables": dict(variables), "messages": list(messages)}
+        seconds = self._timeout_s + _ALONE_S
         with self._lock:
-            line, late = self._answer(asked.encode("ascii") + b"\n")
+            line, late = self._answer(json.dumps({**asked, "seconds": seconds}).encode("ascii") + b"\n")
         if late:
             raise EngineError("engine.prompt_too_slow", seconds=self._timeout_s)
         if not line:  # it ended by itself, as Linux ends who has no memory left even for an error
@@ -67,7 +69,7 @@ class Renderer:
             answer = b""
         finally:
             timer.cancel()
-        if not answer:
+        if not answer or late.is_set():  # ended in the very moment of answering: the next needs another
             self._child = None
             _end(child)
         return answer, late.is_set() and not answer

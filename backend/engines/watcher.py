@@ -35,6 +35,7 @@ class Plan:
     gpus: tuple[int, ...] | None
     machine: Hardware
     remark: Message | None = None  # worth saying of a loaded engine that has nothing to say itself
+    returning: bool = False  # it slept before
 
 
 class Watcher:
@@ -95,7 +96,7 @@ class Watcher:
             total_bytes=self._total_bytes,
             context=int(health["context"]),
             placement=_message(health["placement"]),
-            note=_message(health["note"]) or (self._plan.remark if state is EngineState.READY else None),
+            note=_message(health["note"]) or (plan.remark if state is EngineState.READY else None),
             active=int(figures.get("active", 0)),
             waiting=int(figures.get("waiting", 0)),
             tokens_per_s=float(figures.get("tokens_per_s", 0.0)),
@@ -106,6 +107,7 @@ class Watcher:
             computed_tokens=int(figures.get("computed_tokens", 0)),
             cache_used=int(figures.get("cache_used", 0)),
             cache_total=int(figures.get("cache_total", 0)),
+            returning=plan.returning,
         )
 
 

@@ -9,11 +9,11 @@ from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from backend.guard import admin, visitors
-from backend.guard.hosts import LOOPBACK, host_name
+from backend.guard.hosts import LOOPBACK, host_name, is_loopback, network_of
 from backend.guard.routes import Kind, kind_of
 from backend.text import pick_language
 
-VISITOR_HEADER, ADMIN_HEADER = b"x-cria-visitor", b"x-cria-admin"
+VISITOR_HEADER, ADMIN_HEADER, PLACE_HEADER = b"x-cria-visitor", b"x-cria-admin", b"x-cria-place"
 _INTERNAL = b"x-cria-"
 _SECRET_COOKIES = frozenset({visitors.COOKIE, admin.COOKIE})
 
@@ -100,7 +100,9 @@ class Visit:
         """Return the scope for the app: no secret cookies, no forged internal headers, and the guard's own findings."""
         kept = [pair for pair in self.scope["headers"] if not pair[0].lower().startswith(_INTERNAL)]
         headers = [(name, _without_secrets(value) if name == b"cookie" else value) for name, value in kept]
+        place = "" if is_loopback(self.client) else network_of(self.client)
         found = [(VISITOR_HEADER, owner.encode()), (ADMIN_HEADER, b"1" if admin else b"0")]
+        found += [(PLACE_HEADER, place.encode())]
         return {**self.scope, "headers": [*headers, *found]}
 
     def log_line(self) -> str:

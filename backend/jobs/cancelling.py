@@ -1,6 +1,7 @@
 """Cancelling a job: it stops, and what it made and fetched is removed. Pausing, the manager's, keeps everything.
 
-What was there before the job began, and downloads that another unfinished job needs, stay. Knows nothing about pages.
+What was there before the job began, and downloads that another job needs or was told to keep, stay. Knows nothing about
+pages.
 """
 
 import time

@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.errors import CriaError, error_from_json
 from backend.events import FileProgress
-from backend.jobs.view import JobState, JobView, Sample, StepView
+from backend.jobs.view import CREEP, JobState, JobView, Sample, StepView
 from backend.plan import Plan, Step
 from backend.text import Message
 
@@ -84,7 +84,7 @@ class _StepFold:
     def seconds_left(self) -> float | None:
         if self.state is JobState.DONE:
             return 0.0
-        if self.speed and self.total and not self.waits:
+        if self.speed and self.speed >= CREEP and self.total and not self.waits:
             return (self.total - self.done) / self.speed
         return None
 
@@ -197,16 +197,19 @@ class FoldedJob:
             log=tuple(self.log),
             error=self.error,
             started=self.started,
+            ran=self.began,
             peak_memory=max((fold.memory for fold in self.steps.values()), default=0),
             leftover_bytes=leftover_bytes,
             sample=self.sample,
             holder=self.pid if alive else 0,
         )
 
-    def _seconds_left(self) -> float:
-        """Time left: what runs at its own speed, what is to come by the plan's guess."""
+    def _seconds_left(self) -> float | None:
+        """Time left: what runs at its own speed, what is to come by the plan's guess; None while nothing moves."""
         left = 0.0
         for fold in self.steps.values():
+            if fold.view(JobState.RUNNING).is_stalled and not fold.waits:
+                return None
             if fold.state is JobState.RUNNING and fold.seconds_left is not None:
                 left += fold.seconds_left
             elif fold.state is not JobState.DONE:

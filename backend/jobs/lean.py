@@ -1,7 +1,8 @@
 """Source files that are removed once nothing needs them: which ones may be, and when.
 
-Only what was fetched for this job, never what was here before, what other names share, or what another unfinished job
-needs; and only after everything that is made of it is durable. Knows nothing about how files are fetched or read.
+Only what was fetched for this job, never what was here before, what other names share, or what another job needs or
+was told to keep; and only after everything that is made of it is durable. Knows nothing about how files are fetched or
+read.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -30,9 +31,10 @@ class Lean:
     def __init__(self, plan: Plan, downloads: Path, partial: Path, *, elsewhere: Elsewhere) -> None:
         self._remotes, self._promised = plan.remotes, plan.lean_disk_bytes - spare(plan.remotes)
         self._downloads, self._partial, self._elsewhere = downloads, partial, elsewhere
-        here = [path for path, _ in self._files() if path.exists()]
+        here, others = [path for path, _ in self._files() if path.exists()], elsewhere()
         self.ledger = Ledger(partial / REMOVED, downloads, here=here)
-        self.ledger.tidy(path for path, _ in self._files())
+        if not plan.keep_sources:  # else it was fetched once more, to stay
+            self.ledger.tidy(path for path, _ in self._files() if path.parent not in others)
         self.gate: Gate | None = None
         self._arriving: Arriving | None = None
 

@@ -245,16 +245,9 @@ class JobManager:
         view = self.view(job)
         if view.state is JobState.DONE:
             raise JobError("job.done", name=view.model)
-        handle = try_lock(self._folder(job) / LOCK, patience_s=_LEAVING_S)
-        if handle is None:
-            raise JobError("job.running", job=job)
-        try:
-            replace_file(self._jobs_dir / job / PLAN, json.dumps(plan.to_json(), indent=1).encode())
-        except OSError as problem:
-            what = problem.strerror or str(problem)
-            raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
-        finally:
-            os.close(handle)
+        folder = self._folder(job)
+        with self._held(folder):
+            replace_file(folder / PLAN, json.dumps(plan.to_json(), indent=1).encode())
         with self._guard:
             self._followed.pop(job, None)
 
@@ -269,18 +262,29 @@ class JobManager:
             raise JobError("job.unknown", job=job[:128])
         if self._is_busy(job):
             raise JobError("job.running", job=job)
-        handle = try_lock(folder / LOCK, patience_s=_LEAVING_S)
-        if handle is None:
-            raise JobError("job.running", job=job)
-        try:
+        with self._held(folder):
             for leftover in (partial_folder(self._models_dir, job), folder):
                 if leftover.exists():
                     shutil.rmtree(leftover)
+        with self._guard:
+            self._followed.pop(job, None)
+            self._given.pop(job, None)
+
+    @contextlib.contextmanager
+    def _held(self, folder: Path) -> Iterator[None]:
+        """Keep workers away from a job meanwhile.
+
+        Raises:
+            JobError: one has it.
+            MachineError: the data folder cannot be written.
+        """
+        handle = try_lock(folder / LOCK, patience_s=_LEAVING_S)
+        if handle is None:
+            raise JobError("job.running", job=folder.name)
+        try:
+            yield
         except OSError as problem:
             what = problem.strerror or str(problem)
             raise MachineError("job.cannot_write", folder=str(self._data_dir), what=what) from problem
         finally:
             os.close(handle)
-        with self._guard:
-            self._followed.pop(job, None)
-            self._given.pop(job, None)

@@ -20,7 +20,7 @@ from backend.hardware import Hardware, ram_holders
 from backend.jobs.manager import JobManager
 from backend.jobs.network import network_rate
 from backend.library import ModelInfo
-from backend.plan import Plan, estimate_plan
+from backend.plan import Plan, Stored, estimate_plan
 from backend.rates import Rates
 from backend.recipes import Recipe
 
@@ -56,12 +56,14 @@ class Prospects:
         hardware: Look,
         status: Callable[[], EngineStatus],
         recipes: Callable[[], Sequence[Recipe]] = tuple,
+        stored: Callable[[], Stored] = dict,
     ) -> None:
-        """``recipes``: what there is, to name a smaller size of the same model from."""
+        """``recipes``: what there is, to name a smaller size of a model from; ``stored``: what was downloaded."""
         self.fitting = fitting
         self._status = status
         self._hardware, self._recipes = _Moment(hardware), _Moment(recipes)
         self._holders = _Moment(lambda: ram_holders(except_pid=status().pid))
+        self.stored = _Moment(stored)
         self._network = _Moment(lambda: network_rate(jobs, jobs_dir))
 
     def rates(self) -> Rates:
@@ -86,7 +88,7 @@ class Prospects:
         """Return the outlook of making and running a recipe."""
         hardware = self.machine()
         found = self._looked(_size(recipe), options, hardware)
-        if (plan := _plan(recipe)) is not None:
+        if (plan := self._plan(recipe)) is not None:
             making = Making(plan.disk_bytes, plan.lean_disk_bytes, plan.must_have_memory)
             found = with_making(found, making, hardware)
         if found.verdict in (Verdict.NO, Verdict.TIGHT):
@@ -111,6 +113,13 @@ class Prospects:
         short = any(fit.verdict is not Verdict.WELL and fit.way.device != "cuda" for fit in found.ways)
         return advise(found, hardware, self._holders() if short else ())
 
+    def _plan(self, recipe: Recipe) -> Plan | None:
+        """Return the plan as the recipe's own figures have it; None where it has none."""
+        try:
+            return estimate_plan(recipe, stored=self.stored())
+        except CriaError:
+            return None
+
     def _others(self, recipe: Recipe, options: EngineOptions, hardware: Hardware) -> tuple[str, ...]:
         """Return the other sizes of the same model that run better here, the largest first."""
         if not recipe.family or recipe.shape is None:
@@ -132,11 +141,3 @@ class Prospects:
 
 def _size(recipe: Recipe) -> Dimensions | None:
     return replace(recipe.shape, context=recipe.context) if recipe.shape and recipe.context else recipe.shape
-
-
-def _plan(recipe: Recipe) -> Plan | None:
-    """Return the plan as the recipe's own figures have it; None where it has none."""
-    try:
-        return estimate_plan(recipe)
-    except CriaError:
-        return None

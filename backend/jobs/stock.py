@@ -84,9 +84,23 @@ def stock(downloads: Path, jobs: JobManager) -> tuple[Stored, ...]:
 
 
 def needed_by_others(jobs: JobManager, downloads: Path, *, but: str) -> set[Path]:
-    """Return the folders of the store that unfinished set-ups need, but for one of them."""
-    views = [view for view in jobs.views() if view.state is not JobState.DONE and view.id != but]
-    return {folder for view in views for folder in _needs(downloads, jobs, view.id)}
+    """Return the folders of the store that are not one set-up's alone: unfinished ones need them, or one that ran after
+    it had begun, and is done, was told to keep them.
+    """
+    views = jobs.views()
+    begun = min((view.started for view in views if view.id == but), default=0.0)
+    found = set[Path]()
+    for view in views:
+        if view.id != but and (view.state is not JobState.DONE or (view.ran > begun and _keeps(jobs, view.id))):
+            found |= _needs(downloads, jobs, view.id)
+    return found
+
+
+def _keeps(jobs: JobManager, job: str) -> bool:
+    try:
+        return jobs.plan(job).keep_sources
+    except JobError:
+        return False
 
 
 def _needs(downloads: Path, jobs: JobManager, job: str) -> set[Path]:
@@ -108,3 +122,38 @@ def delete_stored(downloads: Path, jobs: JobManager, name: str) -> int:
     if found[0].is_busy:
         raise SourceError("download.in_use", repository=found[0].name)
     return delete(downloads, found[0].folder)
+
+
+class Stock:
+    """The store of one data folder, with the set-ups that use it."""
+
+    def __init__(self, downloads: Path, jobs: JobManager) -> None:
+        self._downloads, self._jobs = downloads, jobs
+
+    def all(self) -> tuple[Stored, ...]:
+        """Return what was fetched and is still here."""
+        return stock(self._downloads, self._jobs)
+
+    def coming(self, plan: Plan) -> tuple[Coming, ...]:
+        """Return what a plan fetches."""
+        return coming(plan, self._downloads)
+
+    def of_job(self, job: str) -> int:
+        """Return the bytes of a job's downloads that are on this machine.
+
+        Raises:
+            JobError: there is none of that id.
+        """
+        return sum(one.there for one in self.coming(self._jobs.plan(job)))
+
+    def delete(self, name: str) -> int:
+        """Remove a download; return the bytes freed.
+
+        Raises:
+            SourceError: there is none of that name, or a set-up that runs needs it.
+        """
+        return delete_stored(self._downloads, self._jobs, name)
+
+    def delete_unused(self) -> int:
+        """Remove every download that no set-up needs; return the bytes freed."""
+        return sum(self.delete(one.name) for one in self.all() if one.is_unused)

@@ -8,6 +8,8 @@ from backend.errors import CriaError
 from backend.events import FileProgress
 from backend.text import Message
 
+CREEP = 1000.0  # bytes a second; less is standing still
+
 
 class JobState(StrEnum):
     """Where a job stands. ``INTERRUPTED``: it was running, and nobody is running it any more."""
@@ -38,6 +40,11 @@ class StepView:
     memory: int = 0  # largest resident size of the worker during this step, 0 before it ends
     files: tuple[FileProgress, ...] = ()  # those on their way
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it runs and next to nothing moves, so that there is no telling when it ends."""
+        return self.state is JobState.RUNNING and self.bytes_per_s is not None and self.bytes_per_s < CREEP
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -65,6 +72,7 @@ class JobView:
     log: tuple[Message, ...] = ()
     error: CriaError | None = None
     started: float = 0.0  # Unix time
+    ran: float = 0.0  # Unix time: when its last run began
     peak_memory: int = 0  # bytes, largest resident size of the worker seen so far
     leftover_bytes: int = 0  # what deleting it would free
     sample: Sample | None = None

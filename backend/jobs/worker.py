@@ -211,7 +211,7 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
 
 
 def _elsewhere(folder: Path, data_dir: Path) -> set[Path]:
-    """Return the downloads that other unfinished jobs of the same place need."""
+    """Return the downloads that other jobs of the same place need or were told to keep."""
     jobs = JobManager(data_dir, place=folder.parent.name)
     return needed_by_others(jobs, data_dir / "downloads", but=folder.name)
 

@@ -76,6 +76,8 @@ def _noted(record: dict[str, Any], folder: Path, finished: Finished, changed: li
 def _keep(folder: Path, names: list[str]) -> None:
     """Copy the files that are about to be replaced; those of an earlier repair stay the ones to go back to."""
     before = folder / BEFORE
+    if before.is_symlink():  # not ours: whatever it leads to is not for us to write into
+        raise WeightsError("weights.link_outside", file=BEFORE, folder=str(folder))
     listed = _listed(before)
     before.mkdir(exist_ok=True)
     for name in names:
@@ -103,7 +105,7 @@ def undo(folder: Path) -> None:
         MachineError: the folder cannot be written.
     """
     before = folder / BEFORE
-    if not before.is_dir():
+    if before.is_symlink() or not before.is_dir():
         raise UsageError("models.not_repaired", name=folder.name)
     with writing(folder):
         for name, here in _checked(before):

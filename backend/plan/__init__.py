@@ -8,6 +8,7 @@ Knows nothing about how a step is carried out.
 from backend.plan.checking import check_plan as check_plan
 from backend.plan.finding import Find as Find
 from backend.plan.finding import Instead as Instead
+from backend.plan.finding import Stored as Stored
 from backend.plan.making import estimate_plan as estimate_plan
 from backend.plan.making import make_plan as make_plan
 from backend.plan.step import FETCH as FETCH

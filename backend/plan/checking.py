@@ -22,7 +22,12 @@ def check_plan(plan: Plan, hardware: Hardware, models_dir: Path) -> None:
         raise UsageError("plan.exists", name=plan.name)
     need, lean = plan.needed_disk + DISK_RESERVE, plan.lean_disk_bytes + DISK_RESERVE
     if hardware.disk_free is not None and hardware.disk_free < need:
-        room: dict[str, Value] = {"need": need, "free": hardware.disk_free, "folder": str(models_dir)}
+        room: dict[str, Value] = {
+            "need": need,
+            "spare": DISK_RESERVE,
+            "free": hardware.disk_free,
+            "folder": str(models_dir),
+        }
         if lean <= hardware.disk_free:
             raise MachineError("lean.disk", lean=lean, **room)
         raise MachineError("plan.disk", **room)

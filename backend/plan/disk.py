@@ -44,7 +44,7 @@ def lean_bytes(plan: Plan, downloads: Path) -> int | None:
 def lean_estimate(plan: Plan, sources: Sequence[Source], coming: Mapping[str, int]) -> int:
     """Return the same as far as a recipe's figures tell; ``coming``: the bytes to be fetched of a source, by spec."""
     laid_out = [[((source.spec, file.name), file.name, file.size) for file in source.weights] for source in sources]
-    fetched = {key: size for files in laid_out for key, _, size in files if key[0] in coming}
+    fetched = {key: size for files in laid_out for key, _, size in files if coming.get(key[0])}
     return _peak(plan, laid_out, fetched) + sum(coming.values()) // _SHARE + _LEAST
 
 

@@ -24,6 +24,7 @@ _USUAL_FILE = 10_000_000_000  # bytes; what transformers cut files at in the day
 _GATES = ("download.gated", "download.gated_token")
 Find = Callable[[str], Pinned | None]
 Admit = Callable[[Pinned], None]
+Stored = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,12 @@ class Asked:
 
 @dataclass
 class Estimated:
-    """Ingredients as the recipe describes them, where they are not on this machine; nobody is asked."""
+    """Ingredients as the recipe describes them, where they are not on this machine; nobody is asked.
 
+    ``stored``: bytes of earlier downloads, by kind and repository; whether of the same version, only a server can tell.
+    """
+
+    stored: Stored = field(default_factory=dict)
     coming: dict[str, int] = field(default_factory=dict)
 
     def open(self, part: Part) -> Source:
@@ -122,9 +127,13 @@ class Estimated:
             return open_source(part.source)
         if part.bytes is None:
             raise SourceError("plan.no_figures", source=part.source)
-        self.coming[part.source] = part.bytes
+        self.coming[part.source] = max(0, part.bytes - max(map(self._there, part.candidates)))
         files = (SourceFile(_CONFIGS[part.layout], 0), *_usual_files(part.bytes, whole=part.layout != "huggingface"))
         return Source(part.source, Path(), files)
+
+    def _there(self, spec: str) -> int:
+        wanted = parse(spec)
+        return self.stored.get((wanted.kind, wanted.name), 0) if isinstance(wanted, Repository) else 0
 
 
 def _licence_first(part: Part) -> SourceError:

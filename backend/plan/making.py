@@ -6,10 +6,11 @@ given as a function, and remote sources come pinned.
 
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from backend.errors import SourceError
 from backend.plan.disk import lean_bytes, lean_estimate
-from backend.plan.finding import ADAPTER_CONFIG, Admit, Asked, Estimated, Find, Finder
+from backend.plan.finding import ADAPTER_CONFIG, Admit, Asked, Estimated, Find, Finder, Stored
 from backend.plan.steps import lay_out
 from backend.plan.value import Plan
 from backend.rates import Rates
@@ -17,6 +18,7 @@ from backend.recipes import Recipe
 from backend.sources.source import Source
 
 _GUESSED = Rates()
+NOTHING: Stored = MappingProxyType({})
 
 
 def make_plan(
@@ -43,13 +45,22 @@ def make_plan(
     return replace(plan, lean=lean_bytes(plan, downloads))
 
 
-def estimate_plan(recipe: Recipe, *, name: str | None = None, self_test: bool = True, rates: Rates = _GUESSED) -> Plan:
+def estimate_plan(
+    recipe: Recipe,
+    *,
+    name: str | None = None,
+    self_test: bool = True,
+    rates: Rates = _GUESSED,
+    stored: Stored = NOTHING,
+) -> Plan:
     """Return the plan as far as the recipe's own figures tell; nobody is asked. What is on this machine is looked at.
+
+    ``stored``: see ``Estimated``.
 
     Raises:
         SourceError: a source that should be here is not, or the recipe does not say how large one is.
     """
-    finder = Estimated()
+    finder = Estimated(stored)
     plan = _plan(recipe, finder, name=name, self_test=self_test, rates=rates)
     if not finder.coming:
         return plan

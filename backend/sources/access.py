@@ -22,6 +22,17 @@ _SECRET = re.compile(r"[!-~]{1,500}")  # what fits into a header
 
 
 @dataclass(frozen=True)
+class DownloadChoice:
+    """What a person chose for the downloads of one set-up: the only ``server`` to ask (empty: the usual ones), a token
+    for it, and the most bytes a second.
+    """
+
+    server: str = ""
+    token: str = field(default="", repr=False)
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
 class Access:
     """``hubs`` in order of preference; ``modelscope`` is None where it is not to be asked; ``rate`` in bytes a second,
     None for no limit; ``cache`` is a Hugging Face cache that is on this machine already; ``chosen`` is the server that

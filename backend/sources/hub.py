@@ -56,13 +56,22 @@ def list_hub(
             break
         asked = retry_after(answer.get("wait"))
         pause = asked if asked is not None else wait
-        if wait is None or pause is None or pause > _LONGEST_WAIT_S or not _may_pass(answer):
+        longest = min(_LONGEST_WAIT_S, deadline - time.monotonic())
+        if wait is None or pause is None or pause > longest or not _may_pass(answer):
             raise _error(answer, wanted, endpoint, host, has_token=token is not None)
-        sleep(pause)
+        _rest(pause, sleep, cancelled)
     commit = checked_commit(answer.get("commit"), host)
     entries = checked_entries((_entry(row) for row in answer.get("files", ())), host)
     files = (_file(endpoint, wanted, commit, entry) for entry in choose(entries, wanted))
     return Listing("hf", wanted.name, commit, endpoint, tuple(files))
+
+
+def _rest(seconds: float, sleep: Callable[[float], None], cancelled: Callable[[], bool]) -> None:
+    while seconds > 0:
+        if cancelled():
+            raise Cancelled("listing.cancelled")
+        sleep(min(seconds, _LOOK_S))
+        seconds -= _LOOK_S
 
 
 def _ask(

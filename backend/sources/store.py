@@ -129,6 +129,15 @@ def list_downloads(downloads: Path) -> tuple[Download, ...]:
     return tuple(found)
 
 
+def stored_bytes(downloads: Path) -> dict[tuple[str, str], int]:
+    """Return (kind, repository) -> bytes on the disk, of the version of which there are the most."""
+    found = dict[tuple[str, str], int]()
+    for one in list_downloads(downloads):
+        key = (one.kind, one.repository)
+        found[key] = max(one.bytes, found.get(key, 0))
+    return found
+
+
 def delete(downloads: Path, folder: Path) -> int:
     """Remove one download, as ``list_downloads`` names it; return the bytes that were freed.
 

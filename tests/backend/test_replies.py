@@ -193,3 +193,10 @@ def test_nobody_is_asked_before_somebody_can_answer(state: EngineState, key: str
         require_ready(Engine(state=state))
     assert caught.value.key == key
     require_ready(Engine())
+
+
+def test_a_message_waits_for_an_engine_that_comes_back() -> None:
+    assert [state for state in EngineState if EngineStatus(state, returning=True).answers] == [
+        EngineState.STARTING, EngineState.LOADING, EngineState.READY, EngineState.ASLEEP,
+    ]  # fmt: skip
+    assert [state for state in EngineState if EngineStatus(state).answers] == [EngineState.READY, EngineState.ASLEEP]

@@ -21,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 90
+REBOUND = "evil.test"  # a name of somebody else's that leads to this machine
 
 
 @dataclass
@@ -128,7 +129,8 @@ def chromium() -> Iterator[Any]:
     if not path:
         pytest.skip("no chromium found (Debian: apt-get install chromium)")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        rebound = f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", rebound])
         yield browser
         browser.close()
 

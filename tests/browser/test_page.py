@@ -33,37 +33,18 @@ def test_the_page_speaks_the_browsers_language(
     assert not re.search(r"\b(chat|setup|ui|cria)\.[a-z_]+\b", body.replace("cria.sqlite", "")), "a bare key is shown"
 
 
-def test_the_language_can_be_chosen_and_is_remembered(echo_app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_page(echo_app)
-    page.locator("#language").select_option("zh-TW")
-    page.locator("#send").filter(has_text="傳送").wait_for()
-    page.reload()
-    page.locator("#send").filter(has_text="傳送").wait_for()
-
-
-def test_light_and_dark(echo_app: RunningApp, open_page: Callable[..., Any]) -> None:
+def test_language_and_theme_can_be_chosen_and_are_remembered(
+    echo_app: RunningApp, open_page: Callable[..., Any]
+) -> None:
     page = open_page(echo_app)
     assert not page.evaluate("document.body.classList.contains('dark')")
     page.click("#theme")
     assert page.evaluate("document.body.classList.contains('dark')")
+    page.locator("#language").select_option("zh-TW")
+    page.locator("#send").filter(has_text="傳送").wait_for()
     page.reload()
+    page.locator("#send").filter(has_text="傳送").wait_for()
     page.wait_for_function("() => document.body.classList.contains('dark')")
-    dark = open_page(echo_app, dark=True)
-    dark.wait_for_function("() => document.body.classList.contains('dark')")
-
-
-@pytest.mark.parametrize("width", [390, 768, 1280])
-def test_nothing_overflows(echo_app: RunningApp, open_page: Callable[..., Any], width: int) -> None:
-    page = open_page(echo_app, width=width)
-    for tab in ("Chat", "Setup"):
-        page.locator("button[role=tab]").filter(has_text=tab).click()
-        page.wait_for_timeout(600)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.locator("button[role=tab]").filter(has_text="Chat").click()
-    for name in ("#options", "#sampling"):
-        page.locator(f"{name} button").first.click()
-    page.wait_for_timeout(600)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 CONTRAST = """() => {
@@ -105,32 +86,51 @@ CONTRAST = """() => {
 }"""
 
 
+NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, select')]
+  .filter((one) => one.checkVisibility() && !one.textContent.trim() && !one.getAttribute('aria-label') && !one.title
+    && !(one.labels && one.labels.length) && !one.getAttribute('aria-labelledby'))
+  .map((one) => one.outerHTML.slice(0, 160))"""
+SETTLED = """(text) => {
+  const [chat, unfolded] = [document.querySelector('#sampling .open'), document.querySelector('#options .open')];
+  return document.getAnimations().every((one) => one.playState !== 'running' || one.effect.getTiming().iterations > 9)
+    && (!text || (chat && unfolded));
+}"""
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.locator("button[role=tab]").filter(has_text=name).click()
+    page.wait_for_function(SETTLED, arg=name == "Chat")
+
+
+def widths(page: Any) -> list[int]:
+    """Return the widths of a phone, a tablet and a screen at which something sticks out to the right."""
+    found = []
+    for width in (390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(SETTLED, arg=False)
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            found.append(width)
+    return found
+
+
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_can_be_read(echo_app: RunningApp, open_page: Callable[..., Any], dark: bool) -> None:
+def test_every_text_can_be_read_and_nothing_sticks_out(
+    echo_app: RunningApp, open_page: Callable[..., Any], dark: bool
+) -> None:
     page = open_page(echo_app, ready=True, dark=dark)
+    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
     page.fill("#box textarea", "A question with `code` and a [link](https://example.org)\n\n```python\nx = 1\n```")
     page.press("#box textarea", "Enter")
     page.wait_for_selector("#chat small.figures")
-    page.locator("#sampling button").first.click()
+    for name in ("#options", "#sampling"):
+        page.locator(f"{name} button").first.click()
     page.mouse.move(0, 0)
-    page.wait_for_timeout(800)
-    faint = [one for one in page.evaluate(CONTRAST) if "token" not in one.split('"')[0]]  # code colours are gradio's
-    assert not faint
-    page.locator("button[role=tab]").filter(has_text="Setup").click()
-    page.wait_for_timeout(800)
-    assert not page.evaluate(CONTRAST)
-
-
-def test_every_control_has_a_name(echo_app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_page(echo_app)
-    page.locator("#options button").first.click()
-    page.locator("#sampling button").first.click()
-    page.wait_for_timeout(600)
-    nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, textarea, select')]
-      .filter((one) => one.checkVisibility() && !one.textContent.trim() && !one.getAttribute('aria-label') && !one.title
-        && !(one.labels && one.labels.length) && !one.getAttribute('aria-labelledby'))
-      .map((one) => one.outerHTML.slice(0, 160))""")
-    assert not nameless
+    for tab in ("Chat", "Setup", "Models"):
+        open_tab(page, tab)
+        faint = [one for one in page.evaluate(CONTRAST) if "token" not in one.split('"')[0]]  # code: gradio's colours
+        assert not faint, tab
+        assert not page.evaluate(NAMELESS), tab
+        assert not widths(page), tab
     assert page.locator("h1").count() == 1
 
 
@@ -140,7 +140,9 @@ def shared_app(start_app: Callable[..., RunningApp]) -> RunningApp:
     return start_app(*flags, models=("toy",))
 
 
-def test_a_stranger_may_chat_and_change_nothing(shared_app: RunningApp, open_page: Callable[..., Any]) -> None:
+def test_a_stranger_chats_and_changes_nothing_until_the_token_opens_the_door(
+    shared_app: RunningApp, open_page: Callable[..., Any]
+) -> None:
     page = open_page(shared_app)
     page.locator("#engine").filter(has_text="toy is ready").wait_for()
     page.fill("#box textarea", "hello")
@@ -150,12 +152,6 @@ def test_a_stranger_may_chat_and_change_nothing(shared_app: RunningApp, open_pag
         assert not page.locator(name).is_visible(), name
     assert page.locator("#sampling").is_visible()
     assert TOKEN not in page.content()
-
-
-def test_the_token_opens_the_door_and_signing_out_shuts_it(
-    shared_app: RunningApp, open_page: Callable[..., Any]
-) -> None:
-    page = open_page(shared_app)
     page.click("#admin summary")
     page.fill("#token", "not the token")
     page.click("#admin button[type=submit]")

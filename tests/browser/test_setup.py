@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 
 READY_MS = 180_000  # generous: the machine may be busy with other tests
 TOKEN = "correct-horse-battery-staple"
-
+ADMIN = f"?token={TOKEN}"
 
 DELTA_RECIPE = """
 name = "tiny-vicuna-7b"
@@ -79,12 +79,12 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def app(start_app: Callable[..., RunningApp], hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> RunningApp:
-    """The app on localhost with an empty shelf, two recipes of its own and a stand-in hub that has their parts."""
+    """A shared app with an empty shelf, two recipes of its own and a stand-in hub that has their parts."""
     data: Path = tmp_path_factory.mktemp("wizard") / "data"
     (data / "recipes").mkdir(parents=True)
     (data / "recipes" / "delta.toml").write_text(DELTA_RECIPE, encoding="utf-8")
     (data / "recipes" / "loras.toml").write_text(LORAS_RECIPE, encoding="utf-8")
-    return start_app("--hub", hub.url, data_dir=data)
+    return start_app("--listen", "--admin-token", TOKEN, "--hub", hub.url, data_dir=data)
 
 
 def text(page: Any, selector: str) -> str:
@@ -131,10 +131,19 @@ def fits(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
+def form(name: str) -> str:
+    return f"#form-{name} textarea, #form-{name} input"
+
+
+def open_form(page: Any) -> None:
+    page.click("#own-folders button")
+    page.wait_for_selector("#form-show")
+
+
 def test_one_button_a_reload_and_a_second_browser_on_the_way_to_ready(
     app: RunningApp, open_page: Callable[..., Any]
 ) -> None:
-    page = open_page(app)
+    page = open_page(app, path=ADMIN)
     page.wait_for_selector("#path ol[data-stage=machine]")
     assert "free of" in text(page, "#machine .hw-value")
     assert str(app.models_dir) in text(page, "#machine .hw")
@@ -143,11 +152,11 @@ def test_one_button_a_reload_and_a_second_browser_on_the_way_to_ready(
     page.wait_for_selector("#job .step.running")
     page.reload()  # in mid-job: the page comes back to it
     page.wait_for_selector("#job .step.running")
-    other = open_page(app, locale="zh-TW")
-    other.wait_for_selector("#job .step.running")
-    assert "第" in text(other, "#job .status")
+    other = open_page(app, locale="zh-TW", path=ADMIN)
+    other.wait_for_selector("#job .step.running, #job [data-state=done]")
     wait_state(page, "done")
     wait_state(other, "done")
+    assert "準備就緒" in text(other, "#job .status")
     assert page.locator("#job .step.done").count() == 5
     assert page.get_attribute("#job .bar.whole", "aria-valuenow") == "100"
     assert len(text(page, "#job .answered")) > 10
@@ -168,45 +177,36 @@ def test_one_button_a_reload_and_a_second_browser_on_the_way_to_ready(
     other.wait_for_selector("#gallery [data-recipe=demo] button[data-do=chat]")
 
 
-def test_cancel_in_one_browser_resume_in_the_other(app: RunningApp, open_page: Callable[..., Any]) -> None:
-    first, second = open_setup(open_page, app), open_setup(open_page, app, dark=True)
-    look(first, "demo-pirate")
-    assert "needed" in text(first, "#receipt .totals")
-    first.fill("#receipt [data-field=name]", "my-pirate")
-    press(first, "#receipt", "begin")
-    first.wait_for_selector("#job .step.running")
-    second.wait_for_selector("#banner .banner")
-    press(second, "#banner", "show")
-    press(second, "#job", "pause")
-    wait_state(first, "cancelled")
-    assert "kept" in text(first, "#job .ending")
-    press(first, "#job", "resume")
-    wait_state(second, "done")
-    assert (app.models_dir / "my-pirate").is_dir()
-    second.click("#history-box button")
-    second.once("dialog", lambda dialog: dialog.accept())
-    second.locator("#history li", has_text="my-pirate").locator("button[data-do=delete]").click()
-    second.wait_for_function("!document.querySelector('#history').innerText.includes('my-pirate')")
-    assert (app.models_dir / "my-pirate").is_dir()
-
-
-def test_bad_input_is_explained_under_the_form(app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_setup(open_page, app)
-    page.click("#own-folders button")
-    page.wait_for_selector("#form-show")
+def test_the_form_explains_what_is_wrong_and_keeps_what_is_typed(
+    app: RunningApp, open_page: Callable[..., Any]
+) -> None:
+    page = open_setup(open_page, app, path=ADMIN)
+    open_form(page)
+    word = page.locator("#form-words .term").first
+    word.focus()  # a word of the trade explains itself to the keyboard
+    assert page.locator("#form-words [role=tooltip]").first.is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#form-words [role=tooltip]").first.is_visible()
 
     def submit(words: str) -> None:
         page.click("#form-show")
         page.locator("#form-problem [role=alert]", has_text=words).wait_for()
 
     submit("base model is empty")
-    page.fill("#form-base textarea, #form-base input", "/no/such/<b>folder</b>")
+    page.fill(form("base"), "/no/such/<b>folder</b>")
     submit("no name yet")
-    page.fill("#form-name textarea, #form-name input", "../evil")
+    page.fill(form("name"), "../evil")
     submit("cannot be the name")
-    page.fill("#form-name textarea, #form-name input", "mine")
+    page.fill(form("name"), "mine")
     submit("There is no folder /no/such/<b>folder</b>")
-    page.fill("#form-base textarea, #form-base input", "builtin:demo/base")
+    page.locator(form("base")).clear()
+    page.locator(form("base")).press_sequentially("builtin:demo/base")
+    page.select_option("#language", "zh-CN")
+    page.wait_for_selector("html[lang=zh-CN] #form-base")
+    page.wait_for_function(
+        "document.querySelector('#form-base textarea, #form-base input')?.value === 'builtin:demo/base'"
+    )
+    page.fill(form("name"), "mine")
     page.click("#form-show")
     page.wait_for_selector("#receipt table.receipt")
     assert page.input_value("#receipt [data-field=name]") == "mine"
@@ -215,44 +215,22 @@ def test_bad_input_is_explained_under_the_form(app: RunningApp, open_page: Calla
     assert not page.locator("#form-problem [role=alert]").count()
 
 
-@pytest.mark.parametrize("locale", ["en-US", "zh-CN", "zh-TW"])
-def test_nothing_sticks_out_on_a_phone(app: RunningApp, open_page: Callable[..., Any], locale: str) -> None:
-    page = open_setup(open_page, app, width=390, locale=locale)
+def test_nothing_sticks_out_on_a_phone(app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_setup(open_page, app, width=390, path=ADMIN)
     page.locator("#machine summary").first.click()
-    page.click("#own-folders button")
-    page.wait_for_selector("#form-show")
+    open_form(page)
     assert fits(page)
+    for language in ("zh-CN", "zh-TW"):
+        page.select_option("#language", language)
+        page.wait_for_selector(f"html[lang={language}] #form-show")  # it unfolds again by itself
+        page.wait_for_selector("#gallery .family")
+        assert fits(page)
     look(page, "demo-pirate")
     assert fits(page)
 
 
-def test_a_stranger_watches_and_the_token_opens_the_door(
-    start_app: Callable[..., RunningApp], open_page: Callable[..., Any]
-) -> None:
-    app = start_app("--listen", "--admin-token", TOKEN)
-    page = open_setup(open_page, app)
-    assert "administrator's token" in text(page, "#guest")
-    assert "free:" in text(page, "#machine summary")
-    assert page.locator("#gallery button[data-do]").count() == 0
-    assert page.locator("#own-folders").count() == 0
-    page.click("#admin summary")
-    page.fill("#token", TOKEN)
-    page.press("#token", "Enter")
-    page.wait_for_selector("#machine button[data-do=start]")
-    assert not page.locator("#guest .remark").count()
-    stranger = open_setup(open_page, app)
-    press(page, "[data-recipe=demo]", "start")
-    page.wait_for_selector("#job .step.running")
-    stranger.wait_for_selector("#banner .banner")
-    press(stranger, "#banner", "show")
-    stranger.wait_for_selector("#job .steps")
-    assert stranger.locator("#job .acts button").count() == 0
-    press(page, "#job", "pause")
-    stranger.wait_for_selector("#job [data-state=cancelled]")
-
-
 def test_a_search_reacts_at_once_and_says_when_nothing_is_found(app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_setup(open_page, app)
+    page = open_setup(open_page, app, path=ADMIN)
     every = page.locator("#gallery .family:visible").count()
     page.fill("#filters input[type=search]", "tiny VICUNA 7b")
     assert page.locator("#gallery .family:visible").count() == 1
@@ -269,7 +247,7 @@ def test_a_search_reacts_at_once_and_says_when_nothing_is_found(app: RunningApp,
 def test_a_delta_recipe_from_a_hub_with_an_ingredient_taken_from_elsewhere(
     app: RunningApp, open_page: Callable[..., Any]
 ) -> None:
-    page = open_setup(open_page, app, dark=True)
+    page = open_setup(open_page, app, dark=True, path=ADMIN)
     look(page, "tiny-vicuna-7b")
     assert "cria/demo-base" in text(page, "#receipt [data-part='0']"), "the alternative stands in"
     page.click("#receipt [data-part='0'] summary")
@@ -285,37 +263,45 @@ def test_a_delta_recipe_from_a_hub_with_an_ingredient_taken_from_elsewhere(
     page.wait_for_selector("#engine .engine.ready[data-model=tiny-vicuna-7b]", timeout=READY_MS)
 
 
-def test_two_loras_are_folded_in_on_a_phone_in_chinese(app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_setup(open_page, app, width=390, locale="zh-CN")
-    look(page, "tiny-alpaca-plus")
-    assert fits(page)
-    assert "0.5" in text(page, "#receipt [data-part='2']")
-    page.select_option("#language", "zh-TW")  # what is typed and where one stands survive a change of language
-    page.wait_for_selector("html[lang=zh-TW] #receipt [data-field=name]", timeout=READY_MS)
-    press(page, "#receipt", "begin")
-    wait_state(page, "done")
-    assert fits(page)
-    record = json.loads((app.models_dir / "tiny-alpaca-plus" / "cria.json").read_text(encoding="utf-8"))
+def test_a_stranger_watches_and_the_token_opens_the_door(app: RunningApp, open_page: Callable[..., Any]) -> None:
+    page = open_setup(open_page, app)
+    assert "administrator's token" in text(page, "#guest")
+    assert "free:" in text(page, "#machine summary")
+    assert page.locator("#gallery button[data-do=look], #gallery button[data-do=start]").count() == 0
+    assert page.locator("#own-folders").count() == 0
+    page.click("#admin summary")
+    page.fill("#token", TOKEN)
+    page.press("#token", "Enter")
+    page.wait_for_selector("#gallery button[data-do=look]", state="attached")
+    assert not page.locator("#guest .remark").count()
+
+
+def test_two_loras_on_a_phone_in_chinese_paused_from_another_browser(
+    app: RunningApp, open_page: Callable[..., Any]
+) -> None:
+    phone = open_setup(open_page, app, width=390, locale="zh-CN", path=ADMIN)
+    desk = open_setup(open_page, app, dark=True, path=ADMIN)
+    look(phone, "tiny-alpaca-plus")
+    assert fits(phone)
+    assert "0.5" in text(phone, "#receipt [data-part='2']")
+    phone.select_option("#language", "zh-TW")  # what is typed and where one stands survive a change of language
+    phone.wait_for_selector("html[lang=zh-TW] #receipt [data-field=name]", timeout=READY_MS)
+    phone.fill("#receipt [data-field=name]", "my-alpaca")
+    press(phone, "#receipt", "begin")
+    desk.wait_for_selector("#banner .banner")
+    press(desk, "#banner", "show")
+    press(desk, "#job", "pause")
+    wait_state(phone, "cancelled")
+    assert "保留" in text(phone, "#job .ending")
+    press(phone, "#job", "resume")
+    wait_state(desk, "done")
+    wait_state(phone, "done")
+    assert fits(phone)
+    record = json.loads((app.models_dir / "my-alpaca" / "cria.json").read_text(encoding="utf-8"))
     loras = [one for one in record["origins"] if one["role"] == "lora"]
     assert [one["source"] for one in loras] == ["cria/demo-lora", "cria/style-lora"]
-
-
-def test_what_is_typed_survives_a_change_of_language(app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_setup(open_page, app)
-    page.click("#own-folders button")
-    page.locator("#form-base textarea, #form-base input").press_sequentially("cria/demo-base")
-    page.select_option("#language", "zh-CN")
-    page.wait_for_selector("html[lang=zh-CN] #form-base")
-    page.wait_for_function(
-        "document.querySelector('#form-base textarea, #form-base input')?.value === 'cria/demo-base'"
-    )
-
-
-def test_a_word_of_the_trade_explains_itself_to_the_keyboard(app: RunningApp, open_page: Callable[..., Any]) -> None:
-    page = open_setup(open_page, app)
-    page.click("#own-folders button")
-    word = page.locator("#form-words .term").first
-    word.focus()
-    assert page.locator("#form-words [role=tooltip]").first.is_visible()
-    page.keyboard.press("Escape")
-    assert not page.locator("#form-words [role=tooltip]").first.is_visible()
+    desk.click("#history-box button")
+    desk.once("dialog", lambda dialog: dialog.accept())
+    desk.locator("#history li", has_text="my-alpaca").locator("button[data-do=delete]").click()
+    desk.wait_for_function("!document.querySelector('#history').innerText.includes('my-alpaca')")
+    assert (app.models_dir / "my-alpaca").is_dir()

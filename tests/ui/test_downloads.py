@@ -145,11 +145,11 @@ def test_what_a_running_set_up_needs_stays(world: World) -> None:
     folder = remote.folder(world.services.settings.downloads_dir)
     folder.mkdir(parents=True)
     fetched(world, "cria/old", {"model.bin": b"1"})
-    assert [one.users for one in world.services.downloads()] == [("mine",), ()]
+    assert [one.users for one in world.services.stock.all()] == [("mine",), ()]
     with pytest.raises(SourceError, match="at this moment"):
         visitor.press("delete-download", "cria/demo-base")
     visitor.press("delete-unused")
-    assert [one.folder for one in world.services.downloads()] == [folder]
+    assert [one.folder for one in world.services.stock.all()] == [folder]
     world.jobs.pause(world.jobs.views()[0].id)
     world.jobs.join()
     visitor.tick()

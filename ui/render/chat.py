@@ -9,7 +9,7 @@ from hashlib import blake2s
 from typing import Any
 
 from backend.conversations import StoredMessage
-from backend.engines.base import EngineState, Finish, Waiting
+from backend.engines.base import EngineState, EngineStatus, Finish, Waiting
 from backend.library import ModelInfo
 from backend.text import say
 from ui.render.markup import esc
@@ -90,11 +90,11 @@ def mark(conversation: str, messages: Sequence[StoredMessage], language: str) ->
     return blake2s("\n".join(state).encode(), digest_size=8).hexdigest()
 
 
-def greeting(state: EngineState, models: Sequence[ModelInfo], language: str, *, admin: bool) -> str:
+def greeting(status: EngineStatus, models: Sequence[ModelInfo], language: str, *, admin: bool) -> str:
     """Return what an empty conversation says: what to do next, as Markdown."""
-    if state in {EngineState.READY, EngineState.ASLEEP}:
+    if status.answers:
         key = "ready"
-    elif state in {EngineState.STARTING, EngineState.LOADING}:
+    elif status.state in {EngineState.STARTING, EngineState.LOADING}:
         key = "loading"
     elif not admin:
         key = "guest"

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from backend.errors import CriaError
 from backend.jobs.view import JobState, JobView, Sample, StepView
-from backend.plan import MB
+from backend.plan import FETCH, MB
 from backend.text import duration, has, say, tell
 from backend.units import rate_text
 from ui.render.markup import bar, button, esc, guess, problem, remark
@@ -38,6 +38,8 @@ def _step_figures(step: StepView, language: str) -> str:
         parts = []
         if step.total:
             parts.append(say(language, "setup.job.position", done=step.done, total=step.total))
+        if step.id == FETCH and step.is_stalled:
+            return " · ".join([*parts, say(language, "wizard.stalled")])
         if step.bytes_per_s:
             parts.append(rate_text(step.bytes_per_s))
         if step.seconds_left is not None:
@@ -115,7 +117,8 @@ def _times(job: JobView, language: str) -> str:
 def _log(job: JobView, language: str) -> str:
     if not job.log:
         return ""
-    lines = "".join(f"<li>{esc(tell(language, line))}</li>" for line in job.log)
+    told = dict.fromkeys(tell(language, line) for line in job.log)  # a server is named once, whatever comes from it
+    lines = "".join(f"<li>{esc(line)}</li>" for line in told)
     heading = esc(say(language, "setup.job.log"))
     return f'<section class="log"><h4>{heading}</h4><ul tabindex="0" aria-label="{heading}">{lines}</ul></section>'
 

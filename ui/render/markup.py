@@ -3,11 +3,14 @@
 Whatever comes from outside (file names, error texts, a model's answer) goes through ``esc``; no HTML comes from data.
 """
 
+import re
 from collections.abc import Mapping
 from html import escape
 
 from backend.errors import CriaError
 from backend.text import roughly, say, tell
+
+_ADDRESS = re.compile(r"(https?://[!-~]*[\w/])", re.ASCII)  # to its last letter: a full stop after is the sentence's
 
 
 def esc(text: object) -> str:
@@ -48,6 +51,11 @@ def link(words: str, address: str) -> str:
     if not address.startswith(("https://", "http://")):
         return esc(words)
     return f'<a href="{esc(address)}" target="_blank" rel="noopener noreferrer">{esc(words)}</a>'
+
+
+def linked(text: str) -> str:
+    """Return a text whose addresses of the web are links."""
+    return "".join(link(part, part) if number % 2 else esc(part) for number, part in enumerate(_ADDRESS.split(text)))
 
 
 def tick(label: str, name: str, *, on: bool, hint: str = "") -> str:
@@ -91,7 +99,7 @@ def facts(rows: Mapping[str, str]) -> str:
 def remark(text: str, hint: str | None = None, *, kind: str = "info") -> str:
     """Return a boxed sentence with, maybe, a way out below; ``kind`` is info, warn or error (read out at once)."""
     role = "alert" if kind == "error" else "note"
-    way_out = f"<p>{esc(hint)}</p>" if hint else ""
+    way_out = f"<p>{linked(hint)}</p>" if hint else ""
     return f'<div class="remark {esc(kind)}" role="{role}"><p><strong>{esc(text)}</strong></p>{way_out}</div>'
 
 

@@ -17,7 +17,7 @@ from backend.engines.base import Sampling
 from backend.errors import UsageError
 from backend.replies import reply, require_ready
 from backend.services import Services
-from ui.access import language, owner
+from ui.access import language, owner, place
 from ui.render.chat import WAITING, bubble, bubbles, mark, queued, typed
 from ui.shell import SETUP_TAB, Shell, open_tab
 from ui.streaming import Pacer, paced
@@ -36,11 +36,12 @@ class _Chat:
     services: Services
     owner: str
     language: str
+    place: str
     window: int
 
     @staticmethod
     def of(services: Services, request: gr.Request, window: float | None) -> "_Chat":
-        return _Chat(services, owner(request), language(request), max(PAGE, int(window or 0)))
+        return _Chat(services, owner(request), language(request), place(request), max(PAGE, int(window or 0)))
 
     @property
     def current(self) -> Conversation:
@@ -171,7 +172,8 @@ class _Handlers:
         self, chat: _Chat, conversation: str, sampling: Sampling, *, again: int | None = None
     ) -> AsyncIterator[Any]:
         """Stream one reply into the widget. The first step shows the question and empties the box."""
-        store, engine = self.services.conversations, self.services.line.seat(self.services.engine, chat.owner)
+        store, line = self.services.conversations, self.services.line
+        engine = line.seat(self.services.engine, chat.owner, place=chat.place)
         messages = [one for one in chat.messages(conversation) if again is None or one.id <= again]
         said, rest = bubbles(messages[-chat.window :], chat.language), (gr.skip(),) * (len(self.streamed) - 1)
         hide, show = gr.Button(visible=False), gr.Button(visible=True)

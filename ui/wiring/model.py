@@ -21,12 +21,13 @@ from ui.render.engine import engine_card
 from ui.shell import Shell
 from ui.views.chat import FAST_S, GIB, REMOTE, SLOW_S, ChatView
 
-_USABLE = frozenset({EngineState.READY, EngineState.ASLEEP})  # a message gets an answer
 _MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
 
 
-def read_options(form: dict[str, Any]) -> EngineOptions:
+def read_options(form: dict[str, Any], words: str = "en") -> EngineOptions:
     """Return engine options from what the controls hold; whether they fit together is the engine's to say.
+
+    ``words``: the language in which a refusal names a control.
 
     Raises:
         UsageError: something is not a number or not a list of GPUs.
@@ -38,36 +39,37 @@ def read_options(form: dict[str, Any]) -> EngineOptions:
         engine=form["engine"],
         device=form["device"],
         bits=form["bits"],
-        num_gpus=_whole("num_gpus", form["num_gpus"]),
+        num_gpus=_whole("num_gpus", form, words),
         gpus=tuple(int(part) for part in listed),
-        max_gpu_memory=int(_number("max_gpu_memory", form["max_gpu_memory"]) * GIB),
+        max_gpu_memory=int(_number("max_gpu_memory", form, words) * GIB),
         dtype=form["dtype"],
-        context=_whole("context", form["context"]),
-        idle_minutes=_whole("idle_minutes", form["idle_minutes"]),
+        context=_whole("context", form, words),
+        idle_minutes=_whole("idle_minutes", form, words),
         url=str(form["url"] or "").strip(),
         remote_model=str(form["remote_model"] or "").strip(),
     )
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, form: dict[str, Any], words: str) -> float:
     """An emptied field means its default, 0."""
-    if value in (None, ""):
+    if form[name] in (None, ""):
         return 0.0
-    number = float(value)
+    number = float(form[name])
     if not 0 <= number < 1e9:
-        raise UsageError("chat.bad_number", name=_field(name), value=number)
+        raise _bad_number(name, number, words)
     return number
 
 
-def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
+def _whole(name: str, form: dict[str, Any], words: str) -> int:
+    number = _number(name, form, words)
     if number != int(number):
-        raise UsageError("chat.bad_number", name=_field(name), value=number)
+        raise _bad_number(name, number, words)
     return int(number)
 
 
-def _field(name: str) -> str:
-    return say("en", "remote.idle" if name == "idle_minutes" else f"chat.{name}")
+def _bad_number(name: str, value: float, words: str) -> UsageError:
+    field = say(words, "remote.idle" if name == "idle_minutes" else f"chat.{name}")
+    return UsageError("chat.bad_number", name=field, value=value)
 
 
 class ModelHandlers:
@@ -108,7 +110,7 @@ class ModelHandlers:
     def load(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
         """Load the chosen model; whatever was loaded goes."""
         require_admin(request)
-        options = read_options(form)
+        options = read_options(form, language(request))
         if not picked and options.engine != REMOTE:
             raise UsageError("chat.no_model_chosen")
         self.services.load(picked or "", options)
@@ -173,7 +175,7 @@ class ModelHandlers:
         # A folder's name may hold bytes that are no text; no page can show or send it.
         usable = [model for model in models if not model.problem and model.name.isprintable()]
         loaded = next((model for model in models if model.name == status.model), None)
-        ready, at_rest = state in _USABLE, state in {EngineState.OFF, EngineState.FAILED}
+        ready, at_rest = status.answers, state in {EngineState.OFF, EngineState.FAILED}
         return {
             "admin": admin,
             "choices": [
@@ -183,7 +185,7 @@ class ModelHandlers:
             "load": [say(words, "chat.reload" if ready else "chat.load"), at_rest and bool(usable), bool(usable)],
             "unload": state not in {EngineState.OFF, EngineState.STOPPING, EngineState.FAILED},
             "card": engine_card(status, words, admin=admin, forecast=self.services.forecast(status)),
-            "greeting": [greeting(state, models, words, admin=admin), questions(loaded, words) if ready else []],
+            "greeting": [greeting(status, models, words, admin=admin), questions(loaded, words) if ready else []],
             "to_setup": admin and not usable and at_rest,
             "ready": ready,
             "pace": FAST_S if state in _MOVING or status.active else SLOW_S,

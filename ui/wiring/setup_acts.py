@@ -3,7 +3,6 @@
 Knows nothing about who may press what, and nothing about how anything is drawn.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,6 @@ from ui.render.jobs import ACTIVE
 from ui.wiring.setup_place import OF_JOB, Place, Press
 from ui.wiring.setup_plan import Order, open_plan, recipe_of
 from ui.wiring.setup_screen import Screen, Updates
-
-_STOPPING_S, _LOOK_S = 8.0, 0.1  # a worker stops between two slabs
 
 
 @dataclass(frozen=True)
@@ -84,13 +81,11 @@ def _pause(asked: Asked) -> Updates:
 
 
 def _cancel(asked: Asked) -> Updates:
-    """Stop a job and remove what it made; what was downloaded stays."""
-    jobs = asked.screen.services.jobs
-    jobs.pause(asked.name)
-    deadline = time.monotonic() + _STOPPING_S
-    while jobs.view(asked.name).state in ACTIVE and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)
-    return _delete(asked)
+    """Stop a job for good: what it made and what it fetched are removed."""
+    screen = asked.screen
+    screen.services.cancel(asked.name)
+    screen.jobs = screen.services.jobs.views()
+    return screen.go(screen.landing())
 
 
 def _delete(asked: Asked) -> Updates:
@@ -108,7 +103,7 @@ def _resume(asked: Asked, **wishes: Any) -> Updates:
 
 
 def _resume_free(asked: Asked) -> Updates:
-    asked.screen.services.delete_unused()
+    asked.screen.services.stock.delete_unused()
     return _resume(asked)
 
 
@@ -139,12 +134,12 @@ def _anew(asked: Asked) -> Updates:
 
 
 def _delete_download(asked: Asked) -> Updates:
-    asked.screen.services.delete_download(asked.name)
+    asked.screen.services.stock.delete(asked.name)
     return {asked.screen.view.stored: asked.screen.stored()}
 
 
 def _delete_unused(asked: Asked) -> Updates:
-    asked.screen.services.delete_unused()
+    asked.screen.services.stock.delete_unused()
     return {asked.screen.view.stored: asked.screen.stored()}
 
 

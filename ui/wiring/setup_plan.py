@@ -123,7 +123,7 @@ def open_plan(
         error = _block(screen, replace(named, keep_sources=True))
         lean = _block(screen, replace(named, keep_sources=False))
     sheet = Sheet(
-        screen.services.hardware(), named.name, order.known, found, screen.services.coming(named),
+        screen.services.hardware(), named.name, order.known, found, screen.services.stock.coming(named),
         screen.services.outlook(order.recipe), error, lean, asked,
     )  # fmt: skip
     card = screen.headed("setup.plan.heading", plan_receipt(named, sheet, screen.language))

@@ -100,7 +100,7 @@ class Screen:
 
     def stored(self) -> str:
         """Return the downloads on the disk; what lies there is for administrators to know."""
-        return stored_list(self.services.downloads(), self.language) if self.admin else ""
+        return stored_list(self.services.stock.all(), self.language) if self.admin else ""
 
     def _job(self, job: JobView | None, place: Place) -> str:
         words = self.language
@@ -108,13 +108,13 @@ class Screen:
             return remark(say(words, "job.unknown.say", job=place.job), say(words, "job.unknown.hint"), kind="warn")
         stored, means = 0, Means()
         if job.state in RESUMABLE and self.admin:
-            stored = self.services.stored(job.id)
+            stored = self.services.stock.of_job(job.id)
             means = self._means(job)
         see = See(self.admin, job.model in self.shelf, stored, means, self._loads(job))
         return job_card(job, words, see)
 
     def _means(self, job: JobView) -> Means:
-        unused = sum(one.bytes for one in self.services.downloads() if one.is_unused)
+        unused = sum(one.bytes for one in self.services.stock.all() if one.is_unused)
         plan = self.services.jobs.plan(job.id)
         return Means(unused, bool(plan.remotes) and plan.keep_sources, self.free_name(job.model))
 
@@ -160,7 +160,7 @@ class Screen:
                 self.view.at_seen: marks,
                 self.view.timer: gr.Timer(FAST_S if busy else SLOW_S),
                 self.view.history_box: gr.Accordion(visible=shown),
-                self.view.stored_box: gr.Accordion(visible=self.admin and bool(self.services.downloads())),
+                self.view.stored_box: gr.Accordion(visible=self.admin and bool(self.services.stock.all())),
             }
         return updates
 

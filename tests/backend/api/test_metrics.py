@@ -91,7 +91,7 @@ def read(guard: Guard, client: str, bearer: str) -> int:
 
 
 def test_the_figures() -> None:
-    answer = ask(app_of(services()), "GET", "/metrics")
+    answer = ask(app_of(services()), "GET", "/metrics", headers={"x-cria-admin": "1"})
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = parsed(answer.text)
     expected = {
@@ -114,12 +114,24 @@ def test_the_figures() -> None:
 
 @pytest.mark.parametrize(
     ("client", "bearer", "status"),
-    [(HERE, "", 200), (AWAY, "", 401), (AWAY, "the-key", 200), (AWAY, "the-token", 200), (AWAY, "wrong", 401)],
+    [
+        (HERE, "", 401),
+        (HERE, "the-key", 200),
+        (AWAY, "", 401),
+        (AWAY, "the-key", 200),
+        (AWAY, "the-token", 200),
+        (AWAY, "wrong", 401),
+    ],
 )
 def test_who_may_read_it_on_a_shared_server(client: str, bearer: str, status: int) -> None:
     made = services(listen=True, admin_token="the-token", api_key="the-key", allow_hosts=("*",))
     guard = Guard(app_of(made), made.settings, tally=made.line.tally)
     assert read(guard, client, bearer) == status
+
+
+def test_where_everybody_is_the_administrator_nobody_is_asked() -> None:
+    made = services()
+    assert read(Guard(app_of(made), made.settings), HERE, "") == 200
 
 
 def test_guessing_the_token_here_is_slowed_down_like_anywhere() -> None:

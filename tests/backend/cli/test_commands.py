@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,12 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     assert setting_up.setup(parse(*words), services) == 130
     presser.join()
     assert "same command" in capsys.readouterr().err
-    assert services.jobs.views()[0].state is JobState.CANCELLED
+    (view,) = services.jobs.views()
+    assert view.state is JobState.CANCELLED
+    services.jobs.change(view.id, replace(services.jobs.plan(view.id), keep_sources=False))  # on the page, say
     assert setting_up.setup(parse(*words), services) == 0
     assert len(services.jobs.views()) == 1
+    assert not services.jobs.plan(view.id).keep_sources
 
 
 def shelve(services: Services, name: str, **record: object) -> Path:
@@ -135,6 +139,8 @@ def test_setting_up_a_recipe_again_is_no_error(services: Services, capsys: pytes
     shown = capsys.readouterr()
     assert "already" in shown.err
     assert json.loads(shown.out)["name"] == "demo"
+    with pytest.raises(UsageError):  # that one is in another number format
+        setting_up.setup(parse("setup", "demo", "--dtype", "float32"), services)
 
 
 def test_other_sources_under_a_name_that_is_taken_are_refused(services: Services, base: str) -> None:

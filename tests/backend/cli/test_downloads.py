@@ -74,4 +74,4 @@ def test_a_dry_run_says_what_comes_from_where(
         assert setting_up.setup(build_parser().parse_args(words), online) == 0
     out = capsys.readouterr().out
     assert f"cria/demo-base: 5.4 MB from {hub.url.removeprefix('http://')} (version " in out
-    assert not services.downloads()
+    assert not services.stock.all()

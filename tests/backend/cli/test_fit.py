@@ -40,7 +40,7 @@ def test_a_model_and_its_sums(services: Services, capsys: pytest.CaptureFixture[
     tiny.write_model(services.settings.models_dir / "tiny")
     assert fit(build_parser().parse_args(["fit", "tiny"]), services) == 0
     text = capsys.readouterr().out
-    assert text.startswith("Runs well\nRuns well on GPU 0: it needs about ")
+    assert text.startswith("Runs well\nRuns well on GPU 0: with a reserve it needs about ")
     assert "Together: " in text
     assert fit(build_parser().parse_args(["fit", "tiny", "--json"]), services) == 0
     document = json.loads(capsys.readouterr().out)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from backend.cli import models
-from backend.cli.parser import build_parser, engine_options
+from backend.cli.parser import build_parser
 from backend.conversations import Conversations
-from backend.engines.base import EngineOptions
 from backend.engines.supervisor import Supervisor
 from backend.errors import UsageError, WeightsError
 from backend.jobs.manager import JobManager
@@ -106,6 +105,7 @@ def test_an_export_is_a_set_up_from_this_folder(
     [
         (["--layout", "meta"], "models.only_export"),
         (["--name", "x"], "models.only_export"),
+        (["--export", "old", "--template", "alpaca"], "models.only_repair"),
         (["--export", "old", "--name", "x"], "models.nothing_to_export"),
         (["--export", "old", "--dtype", "float32"], "models.no_name"),
         (["--verify", "none"], "library.unknown"),
@@ -115,11 +115,6 @@ def test_what_makes_no_sense_is_said(services: Services, words: list[str], key: 
     with pytest.raises(UsageError) as caught:
         run(services, *words)
     assert caught.value.key == key
-
-
-def test_the_format_of_a_copy_is_not_taken_for_the_engines() -> None:
-    args = build_parser().parse_args(["models", "--json"])
-    assert engine_options(args) == EngineOptions()
 
 
 def test_two_actions_at_once_are_wrong_usage(services: Services, capsys: Any) -> None:

@@ -79,6 +79,13 @@ def test_engine_flags_before_the_command_count_too() -> None:
     assert engine_options(parse("--device", "cpu", "chat", "demo", "--device", "cuda")).device == "cuda"
 
 
+@pytest.mark.parametrize("command", [("setup", "demo"), ("models",)])
+def test_the_format_of_a_result_is_not_the_engines(command: tuple[str, ...]) -> None:
+    args = parse("--dtype", "bfloat16", *command, "--dtype", "float16")
+    assert (engine_options(args).dtype, args.copy_dtype) == ("bfloat16", "float16")
+    assert engine_options(parse(*command)) == EngineOptions()
+
+
 @pytest.mark.parametrize(
     "words",
     [("--load-8bit", "--load-4bit"), ("--listen-port", "0"), ("--listen-port", "99999"), ("--device", "tpu"),

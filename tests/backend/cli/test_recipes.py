@@ -119,8 +119,9 @@ def test_without_a_network_the_plan_is_an_estimate_and_says_so(
     assert "An estimate" in told.out
     assert "Qwen/Qwen2.5-0.5B-Instruct, about 988 MB" in told.out
     assert "hub" in told.err
-    assert run(services, "setup", "qwen2.5-0.5b-instruct", "--dry-run", "--json") == 0
+    assert run(services, "setup", "qwen2.5-0.5b-instruct", "--dry-run", "--json", "--no-keep-sources") == 0
     shown = json.loads(capsys.readouterr().out)
+    assert shown["keep_sources"] is False
     assert (shown["estimated"], shown["problem"]["key"]) == (True, "download.unreachable")
     assert shown["figures"]["download_bytes"] == 988_065_536
 

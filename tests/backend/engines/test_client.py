@@ -75,7 +75,16 @@ def test_openais_own_stream(says: Say) -> None:
         (HEAD + b"Content-Length: 500\r\n\r\ndata: {", "engine.lost"),
         (HEAD + b"\r\ndata: {nonsense\n\n", "engine.nonsense"),
         (HEAD + b"\r\ndata: []\n\n", "engine.nonsense"),
+        (HEAD + b'\r\ndata: {"choices": [7]}\n\n', "engine.nonsense"),
+        (HEAD + b'\r\ndata: {"choices": {"a": 1}}\n\n', "engine.nonsense"),
+        (HEAD + b"\r\ndata: " + b"[" * 100_000 + b"\n\n", "engine.nonsense"),
         (HEAD + b'\r\ndata: {"error": {"message": "boom"}}\n\n', "engine.refused"),
+        (HEAD + b'\r\ndata: {"error": {"cria": {"key": "no.such"}}}\n\n', "engine.refused"),
+        (HEAD + b'\r\ndata: {"error": {"cria": {"key": "engine.died", "params": 5}}}\n\n', "engine.refused"),
+        (
+            HEAD + b'\r\ndata: {"error": {"cria": {"key": "engine.not_in_time", "params": {"seconds": []}}}}\n\n',
+            "engine.refused",
+        ),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\noops", "engine.refused"),
     ],
 )
@@ -83,6 +92,14 @@ def test_a_broken_stream_is_an_engine_error(says: Say, answer: bytes, key: str) 
     with pytest.raises(EngineError) as caught:
         _collect(says(answer))
     assert caught.value.key == key
+
+
+def test_a_server_that_never_ends_is_left(says: Say) -> None:
+    chunk = b'data: {"choices":[{"delta":{"content":"' + b"a" * 1000 + b'"}}]}\n\n'
+    many = Sampling().max_new_tokens
+    with pytest.raises(EngineError) as caught:
+        _collect(says(HEAD + b"\r\n" + chunk * many))
+    assert (caught.value.key, caught.value.params) == ("remote.endless", {"most": many})
 
 
 def test_nobody_there() -> None:

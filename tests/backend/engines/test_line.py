@@ -165,6 +165,50 @@ def test_limits_say_so_and_places_come_back() -> None:
     asyncio.run(run())
 
 
+def test_whoever_waits_is_called_when_the_engine_gets_more_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        line, engine = Line(), Engine(1)
+        work = [asyncio.create_task(_all(line, engine, who)) for who in "abc"]
+        await _settle()
+        assert (engine.active, line.waiting) == (1, 2)
+        engine.slots = 3
+        async with asyncio.timeout(60):
+            while engine.active < 3:
+                await asyncio.sleep(0)
+        engine.go.set()
+        await asyncio.gather(*work)
+
+    monkeypatch.setattr(module, "TELL_S", 0.01)
+    asyncio.run(run())
+
+
+def test_new_cookies_do_not_make_more_of_one_place() -> None:
+    async def run() -> None:
+        line, engine = Line(Limits(place=2)), Engine(8)
+
+        async def person(who: str, place: str) -> None:
+            async with aclosing(line.seat(engine, who, place=place).chat(ASK, Sampling())) as pieces:
+                async for _ in pieces:
+                    pass
+
+        work = [asyncio.create_task(person(who, "10.0.0.7")) for who in "ab"]
+        await _settle()
+        with pytest.raises(EngineError) as caught:
+            await person("c", "10.0.0.7")
+        assert (caught.value.key, caught.value.params) == ("ops.too_many_there", {"most": 2})
+        work += [
+            asyncio.create_task(person(who, place)) for who, place in (("d", "10.0.0.8"), *((w, "") for w in "efg"))
+        ]
+        await _settle()
+        assert engine.active == 6
+        engine.go.set()
+        await asyncio.gather(*work)
+        assert not line._places
+        await person("c", "10.0.0.7")
+
+    asyncio.run(run())
+
+
 def test_programs_leave_a_slot_for_people() -> None:
     async def run() -> None:
         line, engine = Line(), Engine(4)

@@ -12,11 +12,13 @@ import pytest
 
 from backend.engines import options as options_module
 from backend.engines import supervisor as module
-from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.base import EngineOptions, EngineState, EngineStatus, Piece
+from backend.engines.idle import Idle
 from backend.engines.memory import computation_failed, memory_was_short
 from backend.engines.recovery import Recovery
 from backend.engines.smaller import smaller
 from backend.engines.supervisor import Supervisor
+from backend.engines.turns import Turns
 from backend.errors import CriaError, EngineError, MachineError, UsageError, WeightsError
 from backend.hardware import Hardware
 from tests.backend.engines.conftest import READY_S, ask, machine, text_of
@@ -112,7 +114,14 @@ def test_a_crash_is_mended_once_and_the_second_says_why(engines: Make, echo_fold
     engine.load(echo_folder, ECHO)
     first = engine.wait_ready(READY_S).pid
     os.kill(first, signal.SIGKILL)
-    status = _until(engine, lambda now: now.state is EngineState.READY and now.pid != first)
+    refused = []
+
+    def is_back(now: EngineStatus) -> bool:
+        refused.extend([] if now.answers else [now])
+        return now.state is EngineState.READY and now.pid != first
+
+    status = _until(engine, is_back)
+    assert not refused  # messages may come in all that time, and wait
     assert (status.restarts, status.restarted_after and status.restarted_after.key) == (1, "engine.killed")
     assert time.time() - status.restarted_at < READY_S
     assert text_of(ask(engine, "still here")).endswith("still here")
@@ -136,17 +145,76 @@ def test_unloading_ends_the_wait_for_a_restart(engines: Make, echo_folder: Path)
     assert engine.status().state is EngineState.OFF
 
 
+def _asleep(engines: Make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """Return an engine that has fallen asleep."""
+    monkeypatch.setattr(module, "MINUTE_S", 0.001)
+    engine = engines()
+    engine.load(folder, EngineOptions(engine="echo", idle_minutes=1))
+    _until(engine, lambda now: now.state is EngineState.ASLEEP)
+    return engine
+
+
 def test_an_idle_engine_sleeps_and_the_next_message_wakes_it(
     engines: Make, echo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MINUTE_S", 0.001)
-    engine = engines()
-    engine.load(echo_folder, EngineOptions(engine="echo", idle_minutes=1))
-    status = _until(engine, lambda now: now.state is EngineState.ASLEEP)
+    engine = _asleep(engines, echo_folder, monkeypatch)
+    status = engine.status()
     assert (status.model, status.pid, status.memory_bytes) == ("parrot", 0, 0)
     assert status.note is not None
     assert status.note.params["minutes"] == 1
-    assert text_of(ask(engine, "good morning")).endswith("good morning")
+    asking = threading.Thread(target=lambda: said.extend(ask(engine, "good morning")))
+    said: list[Piece] = []
+    asking.start()
+    while asking.is_alive():
+        assert engine.status().answers  # somebody else's message is taken, too
+        asking.join(0.01)
+    assert text_of(said).endswith("good morning")
     _until(engine, lambda now: now.state is EngineState.ASLEEP)
     engine.unload()
     assert engine.status().state is EngineState.OFF
+
+
+def test_what_is_unloaded_while_it_wakes_up_stays_unloaded(
+    engines: Make, echo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _asleep(engines, echo_folder, monkeypatch)
+    looking, go = threading.Event(), threading.Event()
+    ends: list[str] = []
+
+    def slow() -> Hardware:
+        looking.set()
+        assert go.wait(READY_S)
+        return machine()
+
+    def somebody() -> None:
+        with pytest.raises(EngineError) as caught:
+            ask(engine, "good morning")
+        ends.append(caught.value.key)
+
+    monkeypatch.setattr(engine, "_probe", slow)
+    asking = threading.Thread(target=somebody)
+    asking.start()
+    assert looking.wait(READY_S)
+    engine.unload()
+    go.set()
+    asking.join(READY_S)
+    assert ends == ["engine.not_ready"]
+    assert engine.status().state is EngineState.OFF
+
+
+def test_a_turn_that_is_over_changes_nothing() -> None:
+    turns = Turns()
+    first = turns.begin(EngineStatus(EngineState.STARTING, "a"))
+    assert first is not None
+    assert turns.begin(EngineStatus(EngineState.ASLEEP), after=first, provided=lambda: False) is None
+    second = turns.begin(EngineStatus(EngineState.STARTING, "b"), after=first)
+    assert turns.begin(EngineStatus(EngineState.ASLEEP), after=first) is None
+    turns.set(first, EngineStatus(EngineState.READY, "a"))
+    assert (turns.now()[0], turns.status().model, turns.is_on(first)) == (second, "b", False)
+
+
+def test_nobody_is_idle_while_a_request_is_open() -> None:
+    idle = Idle()
+    with idle.interrupted(), idle.interrupted():
+        assert idle.seconds() == 0
+    assert idle.seconds() >= 0

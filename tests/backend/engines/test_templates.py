@@ -1,6 +1,10 @@
 """Chat templates in a process of their own: what they give, and what harm they cannot do."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,6 +16,7 @@ from backend.engines.base import ChatMessage
 from backend.engines.conversation import prompt_ids
 from backend.engines.templates import ApartTokenizer, Renderer
 from backend.errors import ContextFull, EngineError
+from backend.settings import ROOT
 from backend.weights.templates import NAMES, find_template
 from tests.backend.engines import tiny
 
@@ -75,6 +80,16 @@ def test_one_that_loops_is_ended_and_the_next_works() -> None:
     assert (caught.value.key, caught.value.params) == ("engine.prompt_too_slow", {"seconds": 1.0})
     assert not psutil.pid_exists(pid)
     assert Renderer().render("{{ messages[0].content }}", {}, TURNS) == "Be brief."
+
+
+def test_one_that_loops_ends_by_itself_when_nobody_is_left_to_end_it() -> None:
+    words = [sys.executable, "-m", "backend.engines.template_process"]
+    asked = {"template": LOOP, "variables": {}, "messages": [], "seconds": 0.5}
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        child.stdin.write(json.dumps(asked).encode() + b"\n")
+        child.stdin.flush()
+        assert child.wait(60) == -signal.SIGALRM
 
 
 @pytest.mark.parametrize("template", ["{{ 'x' * 4000000000 }}", DOUBLING, "{{ 'x' * 17000000 }}"])

@@ -47,4 +47,5 @@ def llama(hidden: int, layers: int, heads: int, ffn: int, **more: int) -> Dimens
 
 SEVEN, THIRTEEN = llama(4096, 32, 32, 11008), llama(5120, 40, 40, 13824)
 THIRTY, SIXTY = llama(6656, 60, 52, 17920), llama(8192, 80, 64, 22016)
+SEVENTY = llama(8192, 80, 64, 28672, kv_heads=8, context=4096)  # Llama 2
 LLAMA3 = llama(4096, 32, 32, 14336, kv_heads=8, vocab=128256, context=8192)

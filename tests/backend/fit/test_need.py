@@ -5,7 +5,7 @@ import pytest
 from backend.dimensions import Dimensions
 from backend.fit.formats import gguf_bytes, int8_bytes, nf4_bytes
 from backend.fit.need import ON_CPU, ON_GPU, ONE_AT_A_TIME, PAGE, need_of, pages
-from tests.backend.fit.machines import LLAMA3, SEVEN, SIXTY, THIRTEEN, THIRTY
+from tests.backend.fit.machines import LLAMA3, SEVEN, SEVENTY, SIXTY, THIRTEEN, THIRTY
 
 GIB = 1 << 30
 
@@ -17,6 +17,7 @@ GIB = 1 << 30
         (THIRTEEN, 24.24, 12.43, 6.70),
         (THIRTY, 60.59, 30.7, 16.2),
         (SIXTY, 121.6, 61.3, 32.1),
+        (SEVENTY, 128.48, 64.75, 33.87),
     ],
 )
 def test_weights_in_every_format(size: Dimensions, half: float, eight: float, four: float) -> None:
@@ -27,7 +28,9 @@ def test_weights_in_every_format(size: Dimensions, half: float, eight: float, fo
     assert need.weights(4, "float16") / GIB == pytest.approx(four, rel=0.003)
 
 
-@pytest.mark.parametrize(("size", "kib"), [(SEVEN, 512), (THIRTEEN, 800), (THIRTY, 1560), (SIXTY, 2560), (LLAMA3, 128)])
+@pytest.mark.parametrize(
+    ("size", "kib"), [(SEVEN, 512), (THIRTEEN, 800), (THIRTY, 1560), (SIXTY, 2560), (SEVENTY, 320), (LLAMA3, 128)]
+)
 def test_the_cache_of_one_token(size: Dimensions, kib: int) -> None:
     assert need_of(size).cache("float16") == kib * 1024
 

@@ -72,13 +72,21 @@ def test_cookies_are_secure_and_scoped_behind_a_proxy(shared: Guarded) -> None:
 
 
 def test_forged_facts_do_not_get_through(shared: Guarded) -> None:
-    forged = {"X-Cria-Admin": "1", "x-cria-visitor": "f" * 64, "x-cria-anything": "1"}
+    forged = {"X-Cria-Admin": "1", "x-cria-visitor": "f" * 64, "x-cria-place": "", "x-cria-anything": "1"}
     answer = shared.ask(headers=forged)
     names = [name for name, _ in answer.json()["headers"] if name.startswith("x-cria")]
-    assert names == ["x-cria-visitor", "x-cria-admin"]
+    assert names == ["x-cria-visitor", "x-cria-admin", "x-cria-place"]
     reached = dict(answer.json()["headers"])
     assert reached["x-cria-admin"] == "0"
     assert reached["x-cria-visitor"] != "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("client", "place"),
+    [("127.0.0.1", ""), ("::1", ""), ("10.0.0.7", "10.0.0.7"), ("2001:db8::1:2:3:4", "2001:db8::/64")],
+)
+def test_where_somebody_comes_from(shared: Guarded, client: str, place: str) -> None:
+    assert shared.passed(client=client)["x-cria-place"] == place
 
 
 def test_secrets_stay_in_the_guard(shared: Guarded) -> None:

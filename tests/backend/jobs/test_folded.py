@@ -144,6 +144,14 @@ def test_the_log_is_bounded() -> None:
     assert log[-1].key == "k499"
 
 
+def test_a_step_that_stands_still_promises_no_time() -> None:
+    moves = [{"e": "progress", "id": "fetch", "m": m, "done": m * 10 * MB, "total": 100 * MB} for m in range(3)]
+    stands = [{"e": "progress", "id": "fetch", "m": m, "done": 20 * MB, "total": 100 * MB} for m in range(3, 60)]
+    view = fold(RUN, {"e": "step", "id": "fetch", "m": 0.0}, *moves, *stands).view(alive=True)
+    assert view.steps[0].is_stalled
+    assert (view.steps[0].seconds_left, view.seconds_left) == (None, None)
+
+
 def test_two_steps_at_once_share_the_clock() -> None:
     begun = [{"e": "step", "id": step, "m": 0.0} for step in ("fetch", "merge")]
     progress = [{"e": "progress", "id": "fetch", "m": m, "done": m * 10 * MB, "total": 100 * MB} for m in range(6)]

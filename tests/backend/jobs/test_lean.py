@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from backend.jobs.cancelling import cancel
-from backend.jobs.lean import REMOVED
+from backend.jobs.lean import REMOVED, Lean
 from backend.jobs.manager import partial_folder
 from backend.jobs.view import JobState
 from backend.plan import Plan
+from backend.sources.extents import Extents
 from tests.backend.jobs.warm_worker import Tune, WarmWorkers
 from tests.backend.jobs.whole import House, leftovers, sums
 from tests.bench.job_sweep import BASE, DELTA, publish_family
@@ -83,6 +85,37 @@ def test_what_an_unfinished_job_needs_stays(tmp_path: Path, hub: Hub, warm: Warm
     assert len(list(place.downloads.glob("*/*base/*/*.safetensors"))) == 4
     assert not list(place.downloads.glob("*/*delta*"))
     assert place.resume(other.id).state is JobState.DONE
+
+
+def test_what_another_job_fetched_later_and_keeps_stays(tmp_path: Path, hub: Hub, warm: WarmWorkers) -> None:
+    place = house(tmp_path, hub, warm)
+    hub.fault("status", 404, path="*cria/delta*", kind="link", times=0)
+    job = place.jobs.start(lean(place))
+    assert place.ended(job).state is JobState.FAILED
+    shutil.rmtree(place.downloads)
+    hub.mend()
+    place.make("first", BASE)  # whose plan says that the sources stay
+    before = sums(place.downloads)
+    assert place.resume(job).state is JobState.DONE
+    assert {path: value for path, value in sums(place.downloads).items() if "base" in path} == before
+    assert not list(place.downloads.glob("*/*delta*"))
+
+
+def test_what_was_removed_and_came_again_stays_if_it_is_to(tmp_path: Path, hub: Hub, warm: WarmWorkers) -> None:
+    """A killed run may have noted a file as removed and not removed it; afterwards somebody may have fetched it."""
+    plan, store, partial = lean(house(tmp_path, hub, warm)), tmp_path / "downloads", tmp_path / "partial"
+    ledger = Lean(plan, store, partial, elsewhere=set).ledger
+    folder = plan.remotes[0].folder(store)
+    path = folder / plan.remotes[0].listing.files[-1].name
+    folder.mkdir(parents=True)
+    for again, others, stays in ((plan, {folder}, True), (replace(plan, keep_sources=True), set(), True),
+                                 (plan, set(), False)):  # fmt: skip
+        path.write_bytes(b"bytes")
+        ledger.restore(path)
+        assert ledger.remove(path, Extents())
+        path.write_bytes(b"bytes")
+        Lean(again, store, partial, elsewhere=lambda others=others: others)
+        assert path.exists() is stays
 
 
 def test_what_a_cache_shares_stays(tmp_path: Path, hub: Hub, warm: WarmWorkers, kept: dict[str, str]) -> None:

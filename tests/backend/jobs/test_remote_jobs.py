@@ -307,7 +307,10 @@ def test_a_source_that_changes_between_two_runs_is_not_mixed(housed: Housed, tmp
     assert held.ended(job).state is JobState.INTERRUPTED
     write_hf(base, tiny, weights(tiny, 2), shards=2)
     resumed = sums(done(house, house.resume(job)))
+    if step == "finish":  # weights that were complete are taken as they are
+        assert resumed == old
+        return
     shutil.rmtree(house.models / NAME)
     new = sums(house.make(NAME, str(base)))
     assert not set(new.values()) & {old[name] for name in old if name.startswith("model-")}
-    assert resumed == (new if step == "merge" else old)  # weights that were complete are taken as they are
+    assert resumed == new

@@ -35,6 +35,21 @@ def test_a_repair_leaves_the_weights_keeps_the_old_and_is_written_down(tmp_path:
     assert contents(folder) == before
 
 
+def test_links_that_somebody_laid_out_are_not_written_through(tmp_path: Path) -> None:
+    folder, theirs = early(tmp_path / "old"), tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "notes").write_text("mine")
+    (folder / "cria.json.part").symlink_to(theirs / "notes")
+    (folder / ".cria-before").symlink_to(theirs)
+    with pytest.raises(WeightsError):
+        repair(folder, template="plain")
+    with pytest.raises(UsageError):
+        undo(folder)
+    (folder / ".cria-before").unlink()
+    repair(folder, template="plain")
+    assert contents(theirs) == {"notes": b"mine"}
+
+
 def test_a_second_repair_goes_back_to_the_first_beginning(tmp_path: Path) -> None:
     folder = early(tmp_path / "old")
     before = contents(folder)

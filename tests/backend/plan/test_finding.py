@@ -12,6 +12,7 @@ from backend.rates import Rates
 from backend.recipes import Part, Recipe, custom_recipe
 from backend.sources.listing import Listing, RemoteFile
 from backend.sources.pinned import Pinned
+from backend.sources.store import stored_bytes
 
 GATED = SourceError("download.gated", repository="a/first", host="h", page="p")
 GONE = SourceError("download.not_found", repository="a/first", host="h")
@@ -107,6 +108,20 @@ def test_an_estimate_asks_nobody_and_has_the_recipes_figures() -> None:
     assert (plan.estimated, plan.download_bytes, plan.disk_bytes) == (True, 950, 950 + 960 + 2_000_000)
     assert plan.figures()["seconds"] == pytest.approx(950, abs=20)
     assert plan.remotes == ()
+
+
+def test_what_was_downloaded_before_is_not_counted_again(tmp_path: Path) -> None:
+    folder = tmp_path / "hf" / "b--second" / ("3" * 40)
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 8192)
+    found = stored_bytes(tmp_path)
+    assert found == {("hf", "b/second"): 8192}
+    for size, left in ((8000, 0), (10_000, 1808)):
+        part = replace(RECIPE.base, bytes=size)
+        plan = estimate_plan(replace(RECIPE, base=part, parameters=4000), stored=found)
+        assert (plan.estimated, plan.download_bytes, plan.disk_bytes) == (True, left, left + size + 2_000_000)
+    made = replace(RECIPE, base=replace(RECIPE.base, bytes=8192))
+    assert estimate_plan(made, stored=found).lean_disk_bytes == 8192 + 2_000_000
 
 
 def test_what_is_here_is_looked_at_even_for_an_estimate(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.conversations import StoredMessage
-from backend.engines.base import EngineState, Finish, Usage, Waiting
+from backend.engines.base import EngineState, EngineStatus, Finish, Usage, Waiting
 from backend.library import ModelInfo
 from backend.text import LANGUAGES
 from ui.render.chat import WAITING, bubbles, figures, greeting, mark, plain, questions, queued, typed
@@ -91,7 +91,7 @@ BROKEN = replace(MODEL, problem="library.raw")
 def test_an_empty_conversation_says_what_to_do(
     state: EngineState, models: list[ModelInfo], admin: bool, says: str
 ) -> None:
-    assert says in greeting(state, models, "en", admin=admin)
+    assert says in greeting(EngineStatus(state), models, "en", admin=admin)
 
 
 def test_questions_come_in_the_readers_language_first() -> None:

@@ -59,6 +59,12 @@ def test_a_running_step_shows_bytes_speed_time_left_and_what_happens_why() -> No
     assert page.one(aria_current="step").text.startswith("Convert and apply")
 
 
+def test_a_download_that_stands_still_says_so_and_promises_no_time() -> None:
+    still = replace(FETCH, state=JobState.RUNNING, done=5 * MB, total=20 * MB, bytes_per_s=0.4, seconds_left=None)
+    figures = draw(replace(RUNNING, steps=(still, MERGE, TRY), seconds_left=None)).all("p", cls="figures")
+    assert figures[1].text == "5.0 MB of 20.0 MB · nothing is arriving just now; Cria keeps asking"
+
+
 def test_a_step_that_does_not_know_its_length_has_a_bar_without_a_position() -> None:
     job = replace(RUNNING, steps=(FETCH, replace(MERGE, done=0, total=0, bytes_per_s=None, seconds_left=None), TRY))
     assert "aria-valuenow" not in draw(job).all(role="progressbar")[2].attributes
@@ -158,7 +164,7 @@ def test_the_banner_names_what_runs_and_the_newest_if_it_stopped() -> None:
     assert page.acts() == [("show", RUNNING.id)]
     assert jobs_banner([DONE], "en") == ""
     stopped = Page(jobs_banner([ENDED[JobState.FAILED], ENDED[JobState.CANCELLED]], "en"))
-    assert stopped.one("p").text == "Demo stopped before it was ready (Failed).Show"
+    assert stopped.one("p").text == '"Demo" stopped before it was ready (Failed).Show'
 
 
 def test_how_a_finished_model_will_be_loaded_is_said_where_it_is_there() -> None:

@@ -19,6 +19,15 @@ def test_text_from_outside_stays_text() -> None:
     assert page.one(role="progressbar")["aria-label"] == NASTY
 
 
+def test_an_address_in_a_hint_is_a_link_and_nothing_else_is() -> None:
+    page = Page(
+        remark("x", 'Open https://hub.example/a/b, then https://x.example/t"onclick=alert(1). javascript:alert(1)')
+    )
+    assert next(one["href"] for one in page.all("a")) == "https://hub.example/a/b"
+    assert all("onclick" not in one.attributes for one in page.all("a"))
+    assert "javascript" not in "".join(one["href"] for one in page.all("a"))
+
+
 @pytest.mark.parametrize(
     ("fraction", "now", "width"), [(-1.0, "0", "0.0"), (0.254, "25", "25.4"), (7.0, "100", "100.0")]
 )

@@ -146,7 +146,7 @@ def test_start_is_the_big_button_only_where_nothing_stands_in_the_way() -> None:
 
 
 def test_what_is_in_the_way_depends_on_whether_downloads_are_kept() -> None:
-    full = MachineError("plan.disk", need=26 * GB, free=20 * GB, folder="/m")
+    full = MachineError("plan.disk", need=26 * GB, spare=GB, free=20 * GB, folder="/m")
     page = draw(FAR, replace(SHEET, blocked=full))
     kept, lean = page.one(cls="kept"), page.one(cls="lean")
     assert "Not enough disk space" in kept.text

@@ -13,7 +13,7 @@ import pytest
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
 from backend.errors import EngineError, Refused, UsageError
 from backend.library import ModelInfo
-from backend.text import Message
+from backend.text import Message, say
 from ui.views.chat import GIB, build_chat
 from ui.wiring.model import ModelHandlers, read_options
 
@@ -48,6 +48,12 @@ def test_nonsense_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         read_options({**FORM, **wrong})
     assert caught.value.hint is not None
+
+
+def test_a_control_is_named_as_the_page_names_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        read_options({**FORM, "context": -1}, "zh-TW")
+    assert caught.value.params["name"] == say("zh-TW", "chat.context") != say("en", "chat.context")
 
 
 @dataclass

@@ -17,10 +17,10 @@ import pytest
 
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
 from backend.engines.client import Endpoint
+from backend.engines.elsewhere import folder_of, keyed
 from backend.engines.relay.upstream import Offered, Upstream, choose_model, list_models
 from backend.engines.supervisor import Supervisor
 from backend.errors import CriaError, EngineError
-from backend.services import Services, folder_of
 from backend.settings import ROOT
 from backend.text import Message
 from tests.backend.engines.conftest import READY_S, ask, text_of
@@ -95,10 +95,9 @@ def test_its_list_of_models_and_its_refusals(second: str, key_file: str) -> None
 
 def test_the_key_goes_to_its_own_server_and_to_no_other(key_file: str) -> None:
     own = EngineOptions(engine="remote", url="http://box:8000/v1", key_file=key_file)
-    services = Services(None, None, None, None, options=own)  # type: ignore[arg-type]
-    assert services._keyed(EngineOptions(engine="remote", url="http://box:8000")).key_file == key_file
-    assert services._keyed(EngineOptions(engine="remote", url="http://evil:8000")).key_file == ""
-    assert services._keyed(EngineOptions()).key_file == ""
+    assert keyed(EngineOptions(engine="remote", url="http://box:8000"), own).key_file == key_file
+    assert keyed(EngineOptions(engine="remote", url="http://evil:8000"), own).key_file == ""
+    assert keyed(EngineOptions(), own).key_file == ""
 
 
 def test_a_model_is_chosen_by_name_or_is_the_first() -> None:

@@ -1,0 +1,58 @@
+"""Talking in a terminal: what a conversation survives."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from backend.cli import chat
+from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling
+from backend.engines.supervisor import Supervisor
+from backend.errors import EngineError
+
+
+class Engine:
+    """Loses the first reply, then is in ``state``."""
+
+    def __init__(self, state: EngineState) -> None:
+        self.state = state
+        self.asked: list[list[str]] = []
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(self.state, returning=True)
+
+    async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+        self.asked.append([message.content for message in messages])
+        if len(self.asked) == 1:
+            raise EngineError("engine.killed", signal="SIGKILL", log="")
+        yield Piece("fine", 1)
+        yield Piece("", 1, Finish.STOP)
+
+
+def _talk(engine: Engine, monkeypatch: pytest.MonkeyPatch, *typed: str) -> None:
+    lines = iter(typed)
+
+    def read(_: str) -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    chat._conversation(cast("Supervisor", cast("Any", engine)), "", Sampling(), "en")
+
+
+def test_a_conversation_goes_on_when_the_engine_comes_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Engine(EngineState.STARTING)
+    _talk(engine, monkeypatch, "one", "two")
+    assert engine.asked == [["one"], ["two"]]
+    shown = capsys.readouterr()
+    assert "SIGKILL" in shown.err
+    assert shown.out == "fine\n"
+
+
+def test_a_conversation_ends_with_an_engine_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match="SIGKILL"):
+        _talk(Engine(EngineState.FAILED), monkeypatch, "one", "two")
