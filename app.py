@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
@@ -132,6 +133,7 @@ def serve(args: argparse.Namespace, services: Services) -> int:
     listener = open_port(services.settings)
     import uvicorn
 
+    from backend.guard.farewell import is_news
     from backend.jobs.presence import claim
 
     signal.signal(signal.SIGTERM, _leave)
@@ -150,9 +152,12 @@ def serve(args: argparse.Namespace, services: Services) -> int:
         )
         if args.model or services.options.engine == "remote":
             services.load(args.model, model_elsewhere(services.options, args.model))
+        logging.getLogger("uvicorn.error").addFilter(is_news)
         announce(services.settings)
-        # Once people have had their page: a second's work for the disk, once a week.
-        speeds = threading.Timer(SPEEDS_AFTER_S, services.prospects.measure_later, (services.settings.models_dir,))
+        # Once people have had their page: a second's work. At every start, for the best that was seen counts, and the
+        # machine may have been busy the last time.
+        measure = partial(services.prospects.measure_later, services.settings.models_dir, again=True)
+        speeds = threading.Timer(SPEEDS_AFTER_S, measure)
         speeds.daemon = True
         speeds.start()
         if (notice := services.conversations.notice) is not None:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from backend.units import bytes_text, duration_text, rate_text
+from backend.units import bytes_text, duration_text, rate_text, speed_text
 
 LOCALES = Path(__file__).resolve().parent.parent / "assets" / "locales"
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh-CN": "简体中文", "zh-TW": "繁體中文"}
@@ -41,7 +41,7 @@ class Message:
 class _Formatter(string.Formatter):
     """Formats raw numbers by unit, and shows a missing value as its name instead of failing."""
 
-    _UNITS = {"bytes": bytes_text, "rate": rate_text}
+    _UNITS = {"bytes": bytes_text, "rate": rate_text, "speed": speed_text}
 
     def __init__(self, language: str) -> None:
         self._language = language
@@ -52,6 +52,8 @@ class _Formatter(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "duration" and not isinstance(value, str):
             return duration(self._language, value)
+        if format_spec == "guess" and not isinstance(value, str):
+            return guess(self._language, value)
         unit = self._UNITS.get(format_spec)
         if unit is not None:
             return value if isinstance(value, str) else unit(value)
@@ -107,6 +109,13 @@ def roughly(language: str, seconds: float) -> str:
         return say(language, "units.rough_minutes", m=minutes)
     hours, rest = divmod(round(minutes / 10) * 10, 60)
     return say(language, "units.rough_hours" if rest else "units.whole_hours", h=hours, m=rest)
+
+
+def guess(language: str, seconds: float) -> str:
+    """Return an estimate of time as people say it; tenths of a second would pretend to know."""
+    if seconds < 1:
+        return say(language, "setup.moment")
+    return say(language, "setup.about", what=roughly(language, seconds))
 
 
 def _shown(value: Value) -> Value:

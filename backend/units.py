@@ -28,6 +28,15 @@ def rate_text(bytes_per_s: float | None) -> str:
     return "?" if bytes_per_s is None else f"{bytes_text(bytes_per_s)}/s"
 
 
+def speed_text(each_s: float | None) -> str:
+    """Return how many a second as people say it: ``0.4``, ``9.5``, ``42``, ``1,300``; unknown is a question mark."""
+    if each_s is None:
+        return "?"
+    if each_s < 9.95:
+        return f"{each_s:.1f}"
+    return f"{each_s:.0f}" if each_s < 99.5 else f"{float(f'{each_s:.2g}'):,.0f}"
+
+
 def duration_text(seconds: float | None, words: Sequence[str] = _DURATION) -> str:
     """Return a duration as ``0.4 s``, ``42 s``, ``3:05`` or ``2:03:05``; an unknown one is a question mark.
 

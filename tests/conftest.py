@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from backend.settings import Settings
+
+# The same examples every time, and no deadline: a check must not fail by chance, or because the machine is busy. To
+# look for new ones: ``python -m pytest --hypothesis-profile=search``.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

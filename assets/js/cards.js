@@ -1,7 +1,6 @@
 // What cards can do in the browser: report their buttons, keep what a person unfolded or picked while they are redrawn,
 // and sift the gallery as somebody types. Knows nothing about what a button means; no requests.
 (() => {
-  const busyFor = 600; // ms: the second half of a double click may land on another button
   const unfolded = new Set();
   const picked = new Map(); // family -> recipe
   const filters = 'cria-filters';
@@ -104,7 +103,6 @@
   window.cria = Object.assign(window.cria ?? {}, {
     /** One listener per card, because cards are redrawn in place. */
     card(element, trigger) {
-      let last = 0;
       new MutationObserver(() => redrawn(element)).observe(element, {
         subtree: true, childList: true, attributes: true, attributeFilter: ['open', 'hidden', 'aria-pressed'],
       });
@@ -118,8 +116,7 @@
         if (chip) pickSize(chip);
         if (event.target.closest('[data-clear]')) clear();
         const pressed = event.target.closest('button[data-do]');
-        if (!pressed || !element.contains(pressed) || event.timeStamp - last < busyFor) return;
-        last = event.timeStamp;
+        if (!pressed || !element.contains(pressed) || event.detail > 1) return; // the second half of a double click
         report(pressed, trigger);
       });
       element.addEventListener('keydown', (event) => {

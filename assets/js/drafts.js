@@ -53,8 +53,9 @@
       return turned || !one;
     };
     const attempt = () => {
-      if (!document.querySelector('#path ol')) return;
-      const all = [turn(tabs()[kept.tab]), ...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
+      const there = turn(tabs()[kept.tab]); // only the open tab is in the page
+      if (!document.querySelector('#path ol, #engine .engine')) return;
+      const all = [there, ...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
       held = all.every(Boolean) ? held + 1 : 0;
       if (held > 10) clearInterval(timer);
     };

@@ -10,12 +10,11 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from backend.cli.chat import wait_until_ready
+from backend.cli.chat import model_folder, wait_until_ready
 from backend.cli.parser import engine_options, model_elsewhere
 from backend.engines import ENGINES
 from backend.engines.base import EngineStatus
 from backend.engines.bench import PARALLEL, Burst, measure
-from backend.engines.elsewhere import folder_of
 from backend.engines.fitting import dimensions_of
 from backend.engines.supervisor import Supervisor
 from backend.library import read_model
@@ -53,7 +52,7 @@ def bench(args: argparse.Namespace, services: Services) -> int:
     """
     settings, language = services.settings, services.settings.language
     options = model_elsewhere(engine_options(args), args.name)
-    folder = folder_of(settings.models_dir, args.name, options)
+    folder = model_folder(args.name, options, services)
     engine = Supervisor(settings.logs_dir, restart_delays_s=())
     try:
         began = time.monotonic()

@@ -6,10 +6,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from backend.cli.draw import bar
 from backend.cli.parser import engine_options, model_elsewhere
-from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Sampling
+from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Finish, Sampling
 from backend.engines.elsewhere import folder_of
 from backend.engines.supervisor import Supervisor
 from backend.errors import ContextFull, CriaError, UsageError
@@ -52,6 +53,20 @@ def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
     if status.note is not None:
         print(tell(language, status.note), file=sys.stderr)
     return status
+
+
+def model_folder(name: str, options: EngineOptions, services: Services) -> Path:
+    """Return the folder of a model to load.
+
+    Raises:
+        UsageError: no such model; where a recipe has that name, the message says how to make it.
+    """
+    try:
+        return folder_of(services.settings.models_dir, name, options)
+    except UsageError as problem:
+        if problem.key == "library.unknown" and any(recipe.name == name for recipe in services.recipes()):
+            raise UsageError("library.recipe_only", name=name) from problem
+        raise
 
 
 async def answer(engine: Supervisor, messages: Sequence[ChatMessage], sampling: Sampling, language: str) -> str:
@@ -128,7 +143,7 @@ def chat(args: argparse.Namespace, services: Services) -> int:
         raise UsageError("cli.chat.numbers", temperature=args.temperature, tokens=args.max_new_tokens)
     language, settings = services.settings.language, services.settings
     options = model_elsewhere(engine_options(args), args.name)
-    folder = folder_of(settings.models_dir, args.name, options)
+    folder = model_folder(args.name, options, services)
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     engine = Supervisor(settings.logs_dir)
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from backend.cli.commands import DONE, print_json
+from backend.errors import UsageError
 from backend.fit.remedy import place
 from backend.fit.result import Fit, Outlook
 from backend.services import Services
@@ -21,7 +22,7 @@ def fit(args: argparse.Namespace, services: Services) -> int:
     speeds = services.prospects.fitting.measured().speeds
     if speeds is None and not args.json:
         services.prospects.fitting.measure_speeds(services.settings.models_dir)
-    outlook = services.outlook(args.name)
+    outlook = _outlook(args.name, services)
     if args.json:
         print_json(outlook)
         return DONE
@@ -30,6 +31,15 @@ def fit(args: argparse.Namespace, services: Services) -> int:
     if outlook.verdict is None:
         print(say(services.settings.language, "fit.why.unknown"), file=sys.stderr)
     return DONE
+
+
+def _outlook(name: str, services: Services) -> Outlook:
+    try:
+        return services.outlook(name)
+    except UsageError as problem:  # its way out is a set-up's
+        if problem.key != "recipes.unknown":
+            raise
+        raise UsageError("fit.nothing", **problem.params) from problem
 
 
 def lines(outlook: Outlook, language: str) -> Iterator[str]:

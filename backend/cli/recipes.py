@@ -84,7 +84,8 @@ def _row(recipe: Recipe, plan: Plan | None, language: str) -> str:
     if plan is None:
         return f"  {name}{recipe.size}".rstrip()
     access = say(language, "recipelist.gated") if recipe.access else ""
-    figures = say(language, "recipelist.figures", download=plan.download_bytes, disk=plan.disk_bytes)
+    kept = plan.disk_bytes - plan.download_bytes  # while it is made it is more: the plan has that
+    figures = say(language, "recipelist.figures", download=plan.download_bytes, kept=kept)
     return f"  {name}{figures} {access}".rstrip()
 
 

@@ -154,7 +154,11 @@ def _print_plan(plan: Plan, recipe: Recipe, services: Services) -> None:
     print(say(language, "cli.plan.disk", need=plan.needed_disk, free=found.disk_free))
     if plan.lean_disk_bytes < plan.disk_bytes:
         print(say(language, "lean.either", kept=plan.disk_bytes, lean=plan.lean_disk_bytes))
-    print(say(language, "cli.plan.memory", need=plan.memory_bytes, free=found.ram_free))
+    print(say(language, "cli.plan.memory", need=plan.must_have_memory, free=found.ram_free))
+    if plan.try_memory:
+        print(say(language, "cli.plan.trying", need=plan.try_memory))
+        if found.ram_free is not None and plan.try_memory > found.ram_free:
+            print(say(language, "setup.plan.untried"))
     print(say(language, "cli.plan.total", download=plan.download_bytes, seconds=plan.seconds))
     if plan.estimated:
         print(say(language, "plan.shown.estimated"))

@@ -35,7 +35,8 @@ def check_lines(args: argparse.Namespace, services: Services) -> Iterator[str]:
     if found is not None:
         size, fit = found
         place = str(fit.why.params["place"])
-        runs = say(language, "fit.measured.largest", size=size, bits=fit.way.bits, place=place)
+        key = "fit.measured.largest_cpu" if fit.way.device == "cpu" else "fit.measured.largest"
+        runs = say(language, key, size=size, bits=fit.way.bits, place=place)
     for key, text in (("disk_speed", disk), ("memory_speed", memory), ("network_speed", network), ("fits", runs)):
         yield f"{say(language, f'fit.check.{key}'):<22} {text}"
 

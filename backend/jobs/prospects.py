@@ -26,6 +26,7 @@ from backend.recipes import Recipe
 
 Look = Callable[[], Hardware]
 _T = TypeVar("_T")
+_STEADY = 50  # a fiftieth of all memory: less than that is other programs' breathing, and no reason to judge anew
 _MOMENT_S = 2.0  # ninety recipes asked for one after the other see the same machine
 
 
@@ -61,7 +62,8 @@ class Prospects:
         """``recipes``: what there is, to name a smaller size of a model from; ``stored``: what was downloaded."""
         self.fitting = fitting
         self._status = status
-        self._hardware, self._recipes = _Moment(hardware), _Moment(recipes)
+        self._hardware, self._recipes = _Moment(partial(self._calm, hardware)), _Moment(recipes)
+        self._seen: Hardware | None = None
         self._holders = _Moment(lambda: ram_holders(except_pid=status().pid))
         self.stored = _Moment(stored)
         self._network = _Moment(lambda: network_rate(jobs, jobs_dir))
@@ -107,6 +109,16 @@ class Prospects:
     def machine(self) -> Hardware:
         """Return the machine as it is for the next model: what is loaded now makes room for it."""
         return without(self._hardware(), self._status())
+
+    def _calm(self, look: Look) -> Hardware:
+        """Look at the machine; free memory that has hardly moved counts as it was, so that no verdict flickers."""
+        found, before = look(), self._seen
+        if before is not None and None not in (found.ram_free, before.ram_free, found.ram_total):
+            moved = abs((found.ram_free or 0) - (before.ram_free or 0))
+            if moved < (found.ram_total or 0) // _STEADY:
+                found = replace(found, ram_free=before.ram_free)
+        self._seen = found
+        return found
 
     def _looked(self, size: Dimensions | None, options: EngineOptions, hardware: Hardware) -> Outlook:
         found = self.fitting.look(size, hardware, options)

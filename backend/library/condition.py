@@ -38,7 +38,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Condition:
-    """``template``: the one that the folder brings or that a repair would write; ``guessed``: from its name alone.
+    """``template``: the one that the folder brings or that a repair would write; ``guessed``: from its name alone;
+    None where nothing tells.
 
     ``base``: what an adapter says it was trained on.
     """

@@ -15,6 +15,7 @@ from backend.library.guess import guess_template
 from backend.library.listing import Listing, list_folder
 from backend.library.models import ADAPTER, CONFIG, SHARD
 from backend.library.record import small_json, text
+from backend.library.template import recorded_template
 from backend.weights import tokenizer
 from backend.weights.adapter_config import read_settings
 from backend.weights.checkpoint import Checkpoint
@@ -66,16 +67,19 @@ def _weights(folder: Path, listing: Listing) -> Condition:
     if isinstance(checkpoint.shape, ModelShape) and looks_like_delta(checkpoint):
         return replace(found, faults=(_fault("delta", Way.DELTA),))
     try:
-        chosen, _ = rehearse_finish(checkpoint, [folder])
+        recorded = recorded_template(folder)
+        chosen, _ = rehearse_finish(checkpoint, [folder], template=recorded)
         faults = tuple(_small_files(checkpoint, folder, chosen))
     except CriaError as error:  # without a tokenizer that fits, nothing else can be told or mended
         return replace(found, faults=(Fault.of(error),))
     template = template_in(folder)
     if template is not None:
-        recorded = text(small_json(folder / "cria.json").get("template"))
-        return replace(found, template=recorded or KEPT, faults=faults)
-    guess = guess_template(folder.name, checkpoint.shape.vocab) if chosen.name.startswith("plain") else None
-    return replace(found, template=guess or chosen.name, guessed=guess is not None, faults=faults)
+        stated = text(small_json(folder / "cria.json").get("template"))
+        return replace(found, template=stated or KEPT, faults=faults)
+    if recorded or not chosen.name.startswith("plain"):
+        return replace(found, template=chosen.name, faults=faults)
+    guess = guess_template(folder.name, checkpoint.shape.vocab)
+    return replace(found, template=guess, guessed=guess is not None, faults=faults)
 
 
 def _fault(name: str, way: Way, /, **values: str | int | None) -> Fault:

@@ -192,5 +192,6 @@ def _find(models_dir: Path, name: str) -> ModelInfo:
     if model is None and ("/" in name or "\\" in name):
         model = _read_elsewhere(name)
     if model is None:
-        raise UsageError("library.unknown", name=name[:200], known=", ".join(known) or "-")
+        usable = ", ".join(one.name for one in known.values() if not one.problem)
+        raise UsageError("library.unknown", name=name[:200], known=usable or "-")
     return model

@@ -8,19 +8,22 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import UsageError, WeightsError
 from backend.library.adopt import now, record_of
 from backend.library.models import BEFORE
-from backend.library.record import RECORD, rows, small_json, write_record
+from backend.library.record import RECORD, checked, rows, small_json, write_record
+from backend.library.template import recorded_template
 from backend.storage import replace_file, sync_folder
 from backend.text import Message
-from backend.weights.disk import inside, plain_name
+from backend.weights.disk import inside, label, plain_name
 from backend.weights.finish import Finished, finish_folder
 from backend.weights.huggingface import open_huggingface
 from backend.weights.partial import writing
+from backend.weights.templates import NAMES, Template
 
 _STAGED, _LIST = ".cria-repair", "list.json"
 _SMALL = (".json", ".jinja", ".model", ".txt")
@@ -32,15 +35,19 @@ def repair(folder: Path, *, template: str | None = None) -> tuple[Message, ...]:
 
     Raises:
         WeightsError: the weights cannot be opened, or no tokenizer fits them.
-        UsageError: an unknown template.
+        UsageError: an unknown template, or none was given where nothing tells which it is.
         MachineError: the folder cannot be written.
     """
     checkpoint, staged = open_huggingface(folder), folder / _STAGED
+    recorded = None if template else recorded_template(folder)
     with writing(folder):
         if staged.exists():
             shutil.rmtree(staged)
         try:
-            finished = finish_folder(checkpoint, staged, sources=[folder], template=template)
+            finished = finish_folder(checkpoint, staged, sources=[folder], template=template or recorded)
+            if not (template or recorded):
+                _check_known(finished.template, folder)
+            finished = replace(finished, notes=tuple(_why(note, folder, recorded) for note in finished.notes))
             changed = [path.name for path in sorted(staged.iterdir()) if not _same(path, folder / path.name)]
             record = record_of(folder)
             _keep(folder, [*changed, RECORD])
@@ -52,6 +59,21 @@ def repair(folder: Path, *, template: str | None = None) -> tuple[Message, ...]:
     return finished.notes
 
 
+def _check_known(found: Template, folder: Path) -> None:
+    """Refuse to write the template that only strings texts together where nobody chose it: a chat would babble."""
+    if found.name.startswith("plain"):
+        raise UsageError("models.which_template", name=folder.name, known=", ".join(NAMES))
+
+
+def _why(note: Message, folder: Path, recorded: str | None) -> Message:
+    """Return a note as it is true of a repair, which no recipe belongs to."""
+    if note.key != "weights.found.template_given":
+        return note
+    if recorded is None:
+        return Message("models.found.template_chosen", note.params)
+    return Message("finish.found.template_recorded", {"folder": label(folder), "template": recorded})
+
+
 def _same(new: Path, old: Path) -> bool:
     return old.is_file() and old.stat().st_size == new.stat().st_size and old.read_bytes() == new.read_bytes()
 
@@ -60,10 +82,13 @@ def _noted(record: dict[str, Any], folder: Path, finished: Finished, changed: li
     """Return a record after a repair: the template, the sums of what was written, what was done and when."""
     template = finished.template
     sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in changed}
-    known = record.get("files")
+    known, last = record.get("files"), checked(record)
+    # What was seen of the old files says nothing about the new ones, but that weights are damaged stays true.
+    old = {"self_test": None, **({} if last and last.bad else {"checked": None})} if changed else {}
     done = {"when": now(), "files": changed, "notes": [note.to_json() for note in finished.notes]}
     return {
         **record,
+        **old,
         "template": template.name,
         "system": template.system,
         "stop": list(template.stops),

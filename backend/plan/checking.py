@@ -20,15 +20,15 @@ def check_plan(plan: Plan, hardware: Hardware, models_dir: Path) -> None:
     """
     if (models_dir / plan.name).exists():
         raise UsageError("plan.exists", name=plan.name)
-    need, lean = plan.needed_disk + DISK_RESERVE, plan.lean_disk_bytes + DISK_RESERVE
-    if hardware.disk_free is not None and hardware.disk_free < need:
+    need, lean = plan.needed_disk, plan.lean_disk_bytes
+    if hardware.disk_free is not None and hardware.disk_free < need + DISK_RESERVE:
         room: dict[str, Value] = {
             "need": need,
             "spare": DISK_RESERVE,
             "free": hardware.disk_free,
             "folder": str(models_dir),
         }
-        if lean <= hardware.disk_free:
+        if lean + DISK_RESERVE <= hardware.disk_free:
             raise MachineError("lean.disk", lean=lean, **room)
         raise MachineError("plan.disk", **room)
     if hardware.ram_free is not None and hardware.ram_free < plan.must_have_memory:

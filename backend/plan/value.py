@@ -87,6 +87,11 @@ class Plan:
         return max(step.memory for step in self.steps if step.id != TRY)
 
     @property
+    def try_memory(self) -> int:
+        """Memory that the try-out needs at the least; where it is not free, the model is made all the same. 0: none."""
+        return max((step.memory for step in self.steps if step.id == TRY), default=0)
+
+    @property
     def seconds(self) -> float:
         """Seconds the whole plan is likely to take, the length of the overall bar."""
         return sum(step.seconds(self.rates) for step in self.steps)
@@ -110,8 +115,8 @@ class Plan:
 
     def figures(self) -> dict[str, Any]:
         """Return the totals by name, for a program that reads them: bytes, and seconds."""
-        names = ("download_bytes", "disk_bytes", "lean_disk_bytes", "memory_bytes", "seconds", "estimated")
-        return {name: getattr(self, name) for name in names}
+        names = ("download_bytes", "disk_bytes", "lean_disk_bytes", "must_have_memory", "try_memory", "memory_bytes")
+        return {name: getattr(self, name) for name in (*names, "seconds", "estimated")}
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; the inverse of ``from_json``."""

@@ -19,28 +19,34 @@ def find_recipe(recipes: Iterable[Recipe], name: str) -> Recipe:
     if name not in known:
         near = get_close_matches(name.lower(), known, n=_LISTED, cutoff=0.5)
         listed = list(dict.fromkeys([*near, *known]))[:_LISTED]
-        raise UsageError("recipes.unknown", name=name[:80], known=", ".join(listed) or "-")
+        raise UsageError("recipes.unknown", name=name[:80], known=", ".join(listed) or "-", count=len(known))
     return known[name]
 
 
 def search_recipes(
     recipes: Iterable[Recipe], words: Sequence[str] = (), *, language: str = "", size: str = ""
 ) -> tuple[Recipe, ...]:
-    """Return the recipes that have every one of some words in a name, text or tag, in any language of the page.
+    """Return the recipes that have every one of some words in a name, text or tag, in any language of the page: first
+    those that are called so, then those that only mention it.
 
     ``language`` is a code such as ``zh``, which the model must speak; ``size`` such as ``7B``.
     """
-    return tuple(
+    found = [
         recipe
         for recipe in recipes
         if all(word.casefold() in _words(recipe) for word in words)
         and (not language or any(code.split("-")[0] == language.split("-")[0].lower() for code in recipe.languages))
         and (not size or recipe.size.casefold() == size.casefold())
-    )
+    ]
+    return tuple(sorted(found, key=lambda recipe: not all(word.casefold() in _names(recipe) for word in words)))
+
+
+def _names(recipe: Recipe) -> str:
+    """Return what a recipe is called: its names, its titles, its tags, among which its nicknames are."""
+    return "\n".join((recipe.name, recipe.family, recipe.size, *recipe.tags, *recipe.title.values())).casefold()
 
 
 def _words(recipe: Recipe) -> str:
-    texts = (recipe.title, recipe.about, recipe.good_for, recipe.licence)
-    said = (text for table in texts for text in table.values())
+    said = (text for table in (recipe.about, recipe.good_for, recipe.licence) for text in table.values())
     sources = (part.source for part in recipe.parts)
-    return "\n".join((recipe.name, recipe.family, recipe.size, *recipe.tags, *sources, *said)).casefold()
+    return "\n".join((_names(recipe), *sources, *said)).casefold()

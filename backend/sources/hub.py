@@ -23,6 +23,7 @@ from backend.sources.trouble import Trouble
 TIMEOUT_S = 60.0
 _TRIES = 3
 _LONGEST_WAIT_S = 20.0
+_OFFLINE = ("ConnectError", "ConnectTimeout")  # httpx: nobody took the call
 _LOOK_S = 0.2
 
 
@@ -109,8 +110,8 @@ def _may_pass(answer: Mapping[str, Any]) -> bool:
     """Tell whether asking again may help: transport troubles and overload."""
     status = answer["status"]
     if status is None:
-        return not answer["host"] and answer["error"] in ("ConnectError", "ReadError", "RemoteProtocolError",
-                                                          "ReadTimeout", "ConnectTimeout", "WriteError")  # fmt: skip
+        return not answer["host"] and answer["error"] in (*_OFFLINE, "ReadError", "RemoteProtocolError", "ReadTimeout",
+                                                          "WriteError")  # fmt: skip
     return is_transient(status)
 
 
@@ -132,7 +133,9 @@ def _error(answer: Mapping[str, Any], wanted: Repository, endpoint: str, host: s
         return SourceError("proxy.refused", host=host, what=answer["what"] or kind)
     if kind in ("JSONDecodeError", "KeyError", "TypeError", "AttributeError", "ValueError", "RecursionError"):
         return SourceError("download.not_a_hub", host=host)
-    return SourceError("download.unreachable", host=host, what=kind)
+    if kind in _OFFLINE:
+        return SourceError("download.offline", host=host)
+    return SourceError("download.unreachable", host=host, what=answer["what"] or kind)
 
 
 def _entry(row: Any) -> Entry:

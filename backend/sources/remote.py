@@ -26,11 +26,12 @@ _PROBE_S = 4.0
 _ALL_S = 90.0
 _LOOK_S = 0.2
 # Errors of a server rather than of what it was asked for.
-_ELSEWHERE = ("unreachable", "no_answer", "silent", "server", "busy", "not_a_hub", "bad_listing", "certificate",
-              "refused", "sent_elsewhere", "legal", "portal", "login")  # fmt: skip
+_ELSEWHERE = ("offline", "unreachable", "no_answer", "silent", "server", "busy", "not_a_hub", "bad_listing",
+              "certificate", "refused", "sent_elsewhere", "legal", "portal", "login")  # fmt: skip
 
 # Those of them that say nothing of what was asked for: there is no network, or it does not reach a hub.
-_SILENT = ("unreachable", "no_answer", "silent", "server", "busy", "not_a_hub", "bad_listing", "certificate")
+_SILENT = ("offline", "unreachable", "no_answer", "silent", "server", "busy", "not_a_hub", "bad_listing",
+           "certificate")  # fmt: skip
 
 
 def is_nobody_there(problem: CriaError) -> bool:
@@ -114,7 +115,7 @@ def _first(
     wanted: Repository, hubs: Sequence[str], servers: Servers, *, ends: float, cancelled: Callable[[], bool]
 ) -> Listing:
     """Ask the hubs in turn, each for its share of the time; the first that answers sensibly decides."""
-    problem: CriaError | None = None
+    problems: list[SourceError] = []
     for left, hub in zip(range(len(hubs), 0, -1), hubs, strict=True):
         token, share = servers.token(hub), max(0.0, ends - time.monotonic()) / left
         try:
@@ -123,8 +124,18 @@ def _first(
         except SourceError as error:
             if error.key.partition(".")[2] not in _ELSEWHERE:
                 raise
-            problem = problem or error
-    raise problem or SourceError("download.no_answer", host="-")
+            problems.append(error)
+    raise _everywhere(problems, hubs)
+
+
+def _everywhere(problems: Sequence[SourceError], hubs: Sequence[str]) -> SourceError:
+    """Return the trouble of all hubs that were asked: with all their names where none of them could be reached."""
+    if not problems:
+        return SourceError("download.no_answer", host="-")
+    first, keys = problems[0], {problem.key for problem in problems}
+    if len(problems) > 1 and keys <= {"download.offline", "download.no_answer"}:
+        return SourceError(first.key, **{**first.params, "host": ", ".join(urlsplit(hub).netloc for hub in hubs)})
+    return first
 
 
 def _modelscope(wanted: Repository, endpoint: str, servers: Servers, session: Session) -> Listing:

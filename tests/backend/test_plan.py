@@ -123,7 +123,7 @@ def test_a_full_disk_is_said_with_both_numbers(plan: Plan, machine: Hardware, tm
 
 
 def test_memory_that_only_the_try_out_wants_refuses_nobody(plan: Plan, machine: Hardware, tmp_path: Path) -> None:
-    assert plan.must_have_memory < plan.memory_bytes
+    assert plan.must_have_memory < plan.memory_bytes == plan.try_memory
     check_plan(plan, replace(machine, ram_free=plan.must_have_memory), tmp_path)
 
 

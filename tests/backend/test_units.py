@@ -2,8 +2,8 @@
 
 import pytest
 
-from backend.text import duration, roughly
-from backend.units import bytes_text, duration_text, rate_text
+from backend.text import duration, guess, roughly, say
+from backend.units import bytes_text, duration_text, rate_text, speed_text
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,16 @@ def test_a_duration_reads_as_people_of_that_language_write_it(
 ) -> None:
     assert duration(language, seconds) == text
     assert roughly(language, seconds) == rough
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"),
+    [(0.44, "0.4"), (9.94, "9.9"), (9.96, "10"), (42.4, "42"), (99.6, "100"), (1318.7, "1,300"), (None, "?")],
+)
+def test_speeds_claim_no_more_than_is_known(speed: float | None, text: str) -> None:
+    assert speed_text(speed) == text
+
+
+def test_a_guessed_time_reads_the_same_in_a_sentence() -> None:
+    assert guess("en", 0.2) == "a moment"
+    assert say("en", "cli.plan.total", download=0, seconds=5206).endswith("Time: about 87 min")

@@ -1,6 +1,6 @@
 """How far the page is behind the engine: 40 earlier messages of 500 tokens, a reply at 100 tokens a second.
 
-Run it alone on a quiet machine: ``python -m pytest -s tests/bench/bench_pace.py``. Prints a table and one JSON line. It
+Run it alone on a quiet machine: ``python -m pytest -n 0 -s tests/bench/bench_pace.py``. Prints a table and a line. It
 asserts no times, for those belong to the machine. The aim is 0.2 s; without the ``dir`` fix of assets/js/page.js it was
 11.9 s. The engine's own clock is rebuilt from the stored figures: the echo engine speaks at a steady pace, so token k
 came at created + first_token_s + (k - 1) / tokens_per_s, all in the wall-clock time of one machine.

@@ -222,8 +222,8 @@ def test_nothing_sticks_out_on_a_phone(app: RunningApp, open_page: Callable[...,
     assert fits(page)
     for language in ("zh-CN", "zh-TW"):
         page.select_option("#language", language)
-        page.wait_for_selector(f"html[lang={language}] #form-show")  # it unfolds again by itself
-        page.wait_for_selector("#gallery .family")
+        page.wait_for_selector(f"html[lang={language}] #gallery .family")
+        page.wait_for_selector("#form-show")  # it unfolds again by itself
         assert fits(page)
     look(page, "demo-pirate")
     assert fits(page)
@@ -272,7 +272,9 @@ def test_a_stranger_watches_and_the_token_opens_the_door(app: RunningApp, open_p
     page.click("#admin summary")
     page.fill("#token", TOKEN)
     page.press("#token", "Enter")
-    page.wait_for_selector("#gallery button[data-do=look]", state="attached")
+    page.wait_for_selector("#leave")  # the page comes anew
+    page.locator("button[role=tab]").first.click()
+    page.wait_for_selector("#own-folders")
     assert not page.locator("#guest .remark").count()
 
 

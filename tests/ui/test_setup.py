@@ -389,7 +389,7 @@ def test_a_recipe_can_be_set_up_again_under_another_name(world: World) -> None:
         (("/nowhere", "", "", " ", "", "", ""), "no name yet"),
         (("/nowhere", "", "", "My Model", "", "", ""), "cannot be the name"),
         (("/nowhere", "", "", "mine", "", "", ""), "There is no folder /nowhere"),
-        (("builtin:demo/base", "meta/llama", "", "mine", "", "", ""), "127.0.0.1:9 cannot be reached"),
+        (("builtin:demo/base", "meta/llama", "", "mine", "", "", ""), "No connection to 127.0.0.1:9"),
         (("builtin:demo/base", "", "/lora/a:0.5\n", "mine", "", "", ""), "There is no folder /lora/a."),
     ],
 )
@@ -412,7 +412,7 @@ def test_the_form_leads_to_a_plan_and_a_job_of_that_name(world: World) -> None:
     facts = {
         term.text.split("How")[0]: value.text for term, value in zip(receipt.all("dt"), receipt.all("dd"), strict=True)
     }
-    assert facts["Prompt format"] == "alpaca"
+    assert facts["Prompt template"] == "alpaca"
     assert facts["Number format"] == "float32"
     visitor.start("mine", *fields)
     assert visitor.stage == "run"

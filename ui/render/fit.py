@@ -10,11 +10,12 @@ from backend.units import bytes_text
 from ui.render.markup import esc
 
 
-def verdict_badge(verdict: str | None, language: str) -> str:
-    """Return a verdict as a word in its colour; one that is not known says so."""
+def verdict_badge(verdict: str | None, language: str, *, why: str = "") -> str:
+    """Return a verdict as a word in its colour, with its reason to point at; one that is not known says so."""
     kind = verdict or "unknown"
     word = esc(say(language, f"fit.{kind}"))
-    return f'<span class="fit {esc(kind)}"><i class="dot {esc(kind)}"></i>{word}</span>'
+    title = f' title="{esc(why)}"' if why else ""
+    return f'<span class="fit {esc(kind)}"{title}><i class="dot {esc(kind)}"></i>{word}</span>'
 
 
 def fit_table(outlook: Outlook, language: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from html import escape
 
 from backend.errors import CriaError
-from backend.text import roughly, say, tell
+from backend.text import guess as guessed
+from backend.text import say, tell
 
 _ADDRESS = re.compile(r"(https?://[!-~]*[\w/])", re.ASCII)  # to its last letter: a full stop after is the sentence's
 
@@ -110,9 +111,7 @@ def problem(error: CriaError, language: str, *, kind: str = "error") -> str:
 
 def guess(seconds: float, language: str) -> str:
     """Return an estimate of time as people say it; tenths of a second would pretend to know."""
-    if seconds < 1:
-        return say(language, "setup.moment")
-    return say(language, "setup.about", what=roughly(language, seconds))
+    return guessed(language, seconds)
 
 
 def known(value: str | None, language: str) -> str:

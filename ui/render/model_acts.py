@@ -46,7 +46,9 @@ def _ways(shelved: Shelved, language: str) -> list[str]:
 
 
 def _ask(shelved: Shelved, language: str, what: str) -> str:
-    return say(language, f"models.ask.{what}", name=shelved.info.name, bytes=shelved.info.bytes)
+    return say(
+        language, f"models.ask.{what}", name=shelved.info.name, bytes=shelved.info.bytes + shelved.info.converted
+    )
 
 
 def _repair(shelved: Shelved, language: str, templates: tuple[str, ...]) -> str:
@@ -56,7 +58,7 @@ def _repair(shelved: Shelved, language: str, templates: tuple[str, ...]) -> str:
         return ""
     choice = ""
     if any(fault.say.key == "models.fault.no_template.say" for fault in found.faults):
-        keep = say(language, "models.ask.template_keep")
+        keep = say(language, "models.ask.template_keep" if found.template else "models.ask.template_pick")
         rows = [f'<option value="">{esc(keep)}</option>']
         for name in templates:
             guessed = found.guessed and name == found.template

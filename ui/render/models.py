@@ -76,7 +76,8 @@ def _origin(shelved: Shelved, look: Look) -> str:
 def _template(shelved: Shelved, language: str) -> str:
     found, stated = shelved.found, shelved.info.template
     if found is not None and any(fault.say.key == "models.fault.no_template.say" for fault in found.faults):
-        return say(language, "models.text.would_be", template=found.template or "plain")
+        which = "would_be" if found.template else "no_template"
+        return say(language, f"models.text.{which}", template=found.template)
     name = stated or (found.template if found else None)
     if not name:
         return ""
@@ -101,7 +102,8 @@ def _files(shelved: Shelved, language: str) -> str:
         fresh = info.checked.noted == info.checked.files
         return say(language, "models.text.good_noted" if fresh else "models.text.good", when=when)
     if info.made and info.sums and not info.adopted:
-        return say(language, "models.text.unchecked", when=when_text(info.made))
+        which = "unchecked_repaired" if info.mended else "unchecked"
+        return say(language, f"models.text.{which}", when=when_text(info.made))
     return say(language, "models.text.never")
 
 

@@ -99,9 +99,11 @@ def _totals(plan: Plan, hardware: Hardware, language: str) -> str:
     rows = {say(language, "setup.plan.disk"): beside(plan.disk_bytes, hardware.disk_free)}
     if plan.lean_disk_bytes < plan.disk_bytes:
         rows[say(language, "wizard.disk_lean")] = beside(plan.lean_disk_bytes, hardware.disk_free)
+    trying = {say(language, "setup.plan.trying"): beside(plan.try_memory, hardware.ram_free)} if plan.try_memory else {}
     download = bytes_text(plan.download_bytes) if plan.download_bytes else say(language, "setup.recipes.none")
     rows |= {
-        say(language, "setup.plan.peak"): beside(plan.memory_bytes, hardware.ram_free),
+        say(language, "setup.plan.peak"): beside(plan.must_have_memory, hardware.ram_free),
+        **trying,
         say(language, "setup.plan.download"): download,
         say(language, "setup.plan.whole"): guess(plan.seconds, language),
     }
@@ -113,6 +115,8 @@ def _notes(plan: Plan, sheet: Sheet, language: str) -> str:
     said = [say(language, "wizard.estimated" if plan.estimated or not sheet.asked else "wizard.exact")]
     if plan.download_bytes and not plan.rates.network_measured:
         said.append(say(language, "setup.plan.guessed", rate=plan.rates.network))
+    if (free := sheet.hardware.ram_free) is not None and plan.try_memory > free:
+        said.append(say(language, "setup.plan.untried"))
     said += [one.text(language) for one in plan.instead]
     return "".join(f'<p class="figures">{esc(text)}</p>' for text in said)
 

@@ -12,7 +12,7 @@ from backend.errors import CriaError
 from backend.fit.result import Outlook, Verdict
 from backend.plan import Plan
 from backend.recipes import Recipe
-from backend.text import has, say
+from backend.text import has, say, tell
 from backend.units import bytes_text
 from ui.render.fit import verdict_badge
 from ui.render.markup import button, esc, facts, guess, link, problem
@@ -41,8 +41,12 @@ class Offer:
 
 
 def fit_badge(outlook: Outlook, language: str) -> str:
-    """Return the verdict as a word in its colour; nothing where there is none."""
-    return verdict_badge(outlook.verdict, language) if outlook.verdict else ""
+    """Return the verdict as a word in its colour, with what it is that is tight; nothing where there is none."""
+    best = outlook.best
+    if not outlook.verdict:
+        return ""
+    reason = best.why if best and best.verdict is outlook.verdict else outlook.remedy
+    return verdict_badge(outlook.verdict, language, why=tell(language, reason) if reason else "")
 
 
 def language_names(codes: Sequence[str], language: str) -> str:

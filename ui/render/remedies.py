@@ -57,6 +57,7 @@ FIXES: Mapping[str, Fix] = {
     "plan.exists": Fix.RENAME,
     "job.same_name": Fix.RENAME,
     "job.lost_folder": Fix.ANEW,
+    "engine.no_folder": Fix.ANEW,  # somebody deleted what was made before it could be tried out
     "weights.hash_differs": Fix.RETRY,  # what was written is read back wrong: a second try writes it anew
     "steps.try_timeout": Fix.UNTRIED,
     "engine.": Fix.UNTRIED,

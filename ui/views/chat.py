@@ -141,7 +141,7 @@ def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
         context = _number("context", "context", defaults.context)
         engine = gr.Dropdown(
             _engines(), value=defaults.engine, label=label("chat.engines_label"),
-            elem_id="engine-kind", filterable=False,
+            info=label("chat.engines_info"), elem_id="engine-kind", filterable=False,
         )  # fmt: skip
         idle = gr.Number(
             defaults.idle_minutes, label=label("remote.idle"), info=label("remote.idle_info"), precision=None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.cli.chat import model_folder
 from backend.cli.fit import fit
 from backend.cli.parser import build_parser
 from backend.cli.speeds import check_lines
@@ -63,7 +64,7 @@ def test_check_says_speeds_and_how_large_a_model_may_be(services: Services) -> N
     assert [line.split("  ")[0] for line in said] == ["Disk speed", "Memory speed", "Network speed", "Runs well"]
     assert "reads 500 MB/s, writes 300 MB/s" in said[0]
     assert "not measured yet" in said[2]
-    assert said[3].endswith("33B models in 4-bit, in GPU 0") or said[3].endswith("13B models in 8-bit, in GPU 0")
+    assert said[3].endswith("33B models in 4-bit, on GPU 0") or said[3].endswith("13B models in 8-bit, on GPU 0")
 
 
 def test_what_the_command_line_fixed_stays(services: Services) -> None:
@@ -76,3 +77,20 @@ def test_what_the_command_line_fixed_stays(services: Services) -> None:
 
 def test_a_load_is_foretold(services: Services, tmp_path: Path) -> None:
     assert services.forecast(services.engine.status()) is None
+
+
+def test_what_has_no_such_name_is_not_answered_with_the_flags_of_a_set_up(services: Services) -> None:
+    with pytest.raises(UsageError) as caught:
+        fit(build_parser().parse_args(["fit", "nosuch"]), services)
+    assert caught.value.key == "fit.nothing"
+    assert "--base" not in caught.value.text("en")
+
+
+def test_the_name_of_a_recipe_is_answered_with_how_to_set_it_up(services: Services) -> None:
+    with pytest.raises(UsageError) as caught:
+        model_folder("vicuna-13b-v1.1", EngineOptions(), services)
+    assert caught.value.key == "library.recipe_only"
+    assert "setup vicuna-13b-v1.1" in caught.value.text("en")
+    with pytest.raises(UsageError) as caught:
+        model_folder("nosuch", EngineOptions(), services)
+    assert caught.value.key == "library.unknown"

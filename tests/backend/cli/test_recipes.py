@@ -22,7 +22,7 @@ from backend.recipes import Recipe
 from backend.services import Services
 from backend.settings import Settings
 
-DOWN = SourceError("download.unreachable", host="hub", what="ConnectError")
+DOWN = SourceError("download.offline", host="hub")
 GATED = SourceError("download.gated", repository="a/b", host="hub", page="p")
 
 
@@ -122,7 +122,7 @@ def test_without_a_network_the_plan_is_an_estimate_and_says_so(
     assert run(services, "setup", "qwen2.5-0.5b-instruct", "--dry-run", "--json", "--no-keep-sources") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["keep_sources"] is False
-    assert (shown["estimated"], shown["problem"]["key"]) == (True, "download.unreachable")
+    assert (shown["estimated"], shown["problem"]["key"]) == (True, "download.offline")
     assert shown["figures"]["download_bytes"] == 988_065_536
 
 

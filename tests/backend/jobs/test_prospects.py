@@ -27,6 +27,15 @@ SMALL = Recipe("small", {"en": "Small"}, Part("someone/small"), family="f", para
 BLANK = Recipe("blank", {"en": "?"}, Part("someone/blank"))
 
 
+def test_free_memory_that_hardly_moves_does_not_count(tmp_path: Path) -> None:
+    first = machine(64)
+    assert first.ram_free is not None
+    seen = [replace(first, ram_free=first.ram_free + more) for more in (0, 10**8, -(10**8), -(10**10))]
+    made = prospects(tmp_path, first)
+    calmed = [made._calm(lambda one=one: one).ram_free for one in seen]  # type: ignore[misc]
+    assert calmed == [first.ram_free] * 3 + [first.ram_free - 10**10]
+
+
 def prospects(tmp_path: Path, hardware: Hardware) -> Prospects:
     return Prospects(
         Fitting(tmp_path),

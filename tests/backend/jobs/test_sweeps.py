@@ -17,7 +17,7 @@ def test_kills_of_whole_jobs_lose_nothing(tmp_path: Path, keep: bool, kills: int
     tally = sweep(kills, tmp_path, rate=60e6, each=6, layers=layers, seed=5, keep=keep)
     assert tally.is_good, tally
     assert tally.kills == kills
-    assert len(tally.killed_in) > 1  # which steps, the machine's load decides too
+    assert tally.killed_in  # in which steps, the machine's load decides
 
 
 # One of each kind that matters most: the journal's and a shard's sync, names given, bytes written.

@@ -34,7 +34,7 @@ def test_a_bare_conversion_lacks_its_small_files_and_the_row_for_padding(tmp_pat
     found = examine(bare(tmp_path / "mine", tiny, vocab_size=TINY.vocab, eos_token_id=1))
     expected = {"no_template", "special_tokens", "no_pad", "vocab_size", "no_generation", "token_ids", "no_fast"}
     assert {name.rpartition(".")[2] for name in faults(found)} == expected
-    assert (found.template, found.guessed) == ("plain", False)
+    assert (found.template, found.guessed) == (None, False)
 
 
 def _adapter(folder: Path) -> Path:

@@ -8,9 +8,11 @@ import pytest
 
 from backend.errors import CriaError, UsageError, WeightsError
 from backend.library import repair as repairing
+from backend.library.child import look
 from backend.library.models import read_model
 from backend.library.repair import repair, undo
 from backend.weights.provenance import read_cria_json
+from backend.weights.tokenizer_settings import template_in
 from tests.backend.library.folders import ask_here, contents, early, pointer
 
 
@@ -77,7 +79,7 @@ def test_whatever_interrupts_a_repair_it_can_be_taken_back(
 
     monkeypatch.setattr(repairing, "replace_file", failing)
     with pytest.raises(KeyboardInterrupt):
-        repair(folder)
+        repair(folder, template="vicuna-v1.1")
     monkeypatch.undo()
     if at > 5:  # the list of what was replaced is written by then
         undo(folder)
@@ -89,7 +91,7 @@ def test_whatever_interrupts_a_repair_it_can_be_taken_back(
 
 def test_a_record_of_a_set_up_keeps_what_it_says(tmp_path: Path) -> None:
     folder = early(tmp_path / "old")
-    repair(folder)
+    repair(folder, template="vicuna-v1.1")
     record = json.loads((folder / "cria.json").read_text())
     (folder / "cria.json").write_text(json.dumps({**record, "recipe": "demo", "extra": 1, "adopted": None}))
     repair(folder, template="alpaca")
@@ -118,3 +120,59 @@ def test_a_list_of_replaced_files_that_reaches_elsewhere_is_refused(tmp_path: Pa
         undo(folder)
     assert (tmp_path / "outside.json").read_text() == "mine"
     assert (folder / "config.json").is_file()
+
+
+def _without_template(folder: Path, **record: object) -> Path:
+    """A folder that Cria made, whose template and self-test somebody's tool then spoilt."""
+    repair(early(folder), template="vicuna-v1.1")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "LLaMATokenizer"}))
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    known = json.loads((folder / "cria.json").read_text())
+    tested = {"verified": True, "stops": True, "question": "Hello!", "answer": "Hi", "problem": None}
+    (folder / "cria.json").write_text(json.dumps({**known, "adopted": None, "self_test": tested, **record}))
+    return folder
+
+
+def test_a_lost_template_comes_back_from_the_record_and_the_old_try_counts_no_more(tmp_path: Path) -> None:
+    folder = _without_template(tmp_path / "mine", checked={"when": "2026-01-01T00:00:00+00:00", "files": 3})
+    found = look(folder)
+    assert (found.template, found.guessed) == ("vicuna-v1.1", False)
+    assert read_model(folder).stops is True
+    notes = repair(folder)
+    assert "finish.found.template_recorded" in [note.key for note in notes]
+    info = read_model(folder)
+    assert (info.template, info.stops, info.checked) == ("vicuna-v1.1", None, None)
+    assert "USER: " in (template_in(folder) or "")
+    assert look(folder).faults == ()
+
+
+def test_damaged_weights_stay_known_as_damaged_after_a_repair(tmp_path: Path) -> None:
+    bad = {"when": "2026-01-01T00:00:00+00:00", "files": 3, "bad": ["model.safetensors"]}
+    folder = _without_template(tmp_path / "mine", checked=bad)
+    repair(folder)
+    checked = read_model(folder).checked
+    assert checked is not None
+    assert checked.bad == ("model.safetensors",)
+
+
+@pytest.mark.parametrize("record", [{"template": "kept"}, {"template": "plain", "adopted": "2026-01-01"}])
+def test_where_nothing_tells_the_template_a_repair_asks_and_writes_nothing(
+    tmp_path: Path, record: dict[str, object]
+) -> None:
+    folder = _without_template(tmp_path / "mystery", **record)
+    before = contents(folder)
+    assert look(folder).template is None
+    with pytest.raises(UsageError) as caught:
+        repair(folder)
+    assert caught.value.key == "models.which_template"
+    assert contents(folder) == before
+    repair(folder, template="plain")
+    assert read_model(folder).template == "plain"
+
+
+def test_a_base_model_that_was_made_as_one_stays_one(tmp_path: Path) -> None:
+    folder = _without_template(tmp_path / "base", template="plain")
+    repair(folder)
+    assert read_model(folder).template == "plain"

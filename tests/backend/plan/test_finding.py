@@ -16,7 +16,7 @@ from backend.sources.store import stored_bytes
 
 GATED = SourceError("download.gated", repository="a/first", host="h", page="p")
 GONE = SourceError("download.not_found", repository="a/first", host="h")
-DOWN = SourceError("download.unreachable", host="h", what="ConnectError")
+DOWN = SourceError("download.offline", host="h")
 RECIPE = Recipe("mine", {"en": "Mine"}, Part("a/first", alternatives=("b/second", "modelscope:c/third"), bytes=900))
 
 

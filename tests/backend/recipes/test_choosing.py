@@ -26,6 +26,13 @@ def test_every_word_must_be_there_in_any_language_of_the_page() -> None:
     assert names("vicuna", "qwen") == []
 
 
+def test_what_is_called_so_comes_before_what_only_mentions_it() -> None:
+    mentions = replace(QWEN, name="demo", about={"en": "A Vicuna-style delta."})
+    found = search_recipes((mentions, VICUNA), ["vicuna"])
+    assert [one.name for one in found] == ["vicuna-7b", "demo"]
+    assert search_recipes((mentions, VICUNA)) == (mentions, VICUNA)
+
+
 def test_language_and_size_are_exact() -> None:
     assert names(language="zh-TW") == names(size="1.5b") == ["qwen"]
     assert names(language="en") == ["vicuna-7b", "qwen"]
@@ -56,3 +63,11 @@ def test_a_slip_of_the_pen_is_answered_with_the_nearest_names() -> None:
     with pytest.raises(UsageError) as caught:
         find_recipe((QWEN, VICUNA), "vicunia-7B")
     assert str(caught.value.params["known"]).startswith("vicuna-7b")
+
+
+def test_of_many_recipes_a_few_are_named_and_the_rest_counted() -> None:
+    many = [replace(QWEN, name=f"model-{number}") for number in range(30)]
+    with pytest.raises(UsageError) as caught:
+        find_recipe(many, "nothing")
+    assert (str(caught.value.params["known"]).count("model-"), caught.value.params["count"]) == (8, 30)
+    assert "app.py recipes" in caught.value.text("en")

@@ -1,13 +1,13 @@
 """Asking servers what they have: the hub, a mirror, ModelScope, a plain address; and what they refuse."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from backend.errors import Cancelled, SourceError
 from backend.sources.hub import list_hub
-from backend.sources.remote import Servers, list_remote, probe
+from backend.sources.remote import Servers, is_nobody_there, list_remote, probe
 from backend.sources.spec import Repository, WebFile, parse
 from backend.sources.wire import Token
 from tests.hub.content import Generated
@@ -47,6 +47,24 @@ def test_a_server_that_is_away_or_no_hub_is_passed_over(hub: Hub) -> None:
         listing, others = list_remote(WANTED, servers=servers(captive.url, hub.url))
     assert listing.endpoint == hub.url
     assert [other.endpoint for other in others] == [captive.url]
+
+
+def test_where_no_hub_can_be_reached_all_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(wanted: object, *, endpoint: str, **_: object) -> NoReturn:
+        raise SourceError("download.offline", host=endpoint.removeprefix("https://"))
+
+    monkeypatch.setattr("backend.sources.remote.list_hub", nobody)
+    with pytest.raises(SourceError) as caught:
+        list_remote(WANTED, servers=servers("https://one.example", "https://two.example"))
+    assert (caught.value.key, caught.value.params["host"]) == ("download.offline", "one.example, two.example")
+    assert is_nobody_there(caught.value)
+
+
+def test_no_connection_is_said_in_words_of_people() -> None:
+    with pytest.raises(SourceError) as caught:
+        list_hub(WANTED, endpoint=NOBODY, sleep=lambda _: None)
+    assert caught.value.key == "download.offline"
+    assert "ConnectError" not in caught.value.text("en")
 
 
 def test_overload_and_a_broken_connection_are_tried_again(hub: Hub) -> None:

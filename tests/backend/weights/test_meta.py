@@ -307,7 +307,7 @@ def test_published_sizes_are_named_and_other_cuts_of_them_noted(
     with pytest.raises(WeightsError) as refused:
         open_meta(tmp_path / "two")
     assert refused.value.key == "meta.shard_count"
-    assert "9B has 2 shard(s), this folder has 1" in refused.value.text()
+    assert "Shards of 9B: 2; in this folder: 1." in refused.value.text()
 
 
 def test_a_file_that_ends_too_early_says_how_much_is_missing(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_any_view_of_any_storage_is_what_torch_loads(
              "BOOL": torch.bool}  # fmt: skip
     pools, state = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
     for index, ((count, shape, strides, offset), dtype) in enumerate(made):
-        pool = torch.arange(count if not shared else 400).to(kinds[dtype])
+        pool = torch.arange(count if not shared else 640).to(kinds[dtype])  # 5 * 5 * 5 * 5 and an offset
         pool = pools.setdefault(dtype, pool) if shared else pool
         state[f"t{index}"] = pool.as_strided(shape, strides, offset)
     assume(not old or protocol == 2)  # the old container was never written with another

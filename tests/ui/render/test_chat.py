@@ -40,7 +40,7 @@ def test_a_reply_that_has_not_begun_shows_dots_and_one_that_grows_no_figures() -
 
 def test_a_plain_end_needs_no_explanation() -> None:
     assert figures(REPLY, "en") == (
-        '<small class="figures">41 tokens &#183; 20&#46;0 tokens/s &#183; first after 0&#46;2 s</small>'
+        '<small class="figures">41 tokens &#183; 20 tokens/s &#183; first after 0&#46;2 s</small>'
     ).replace("&#183;", "·")
 
 

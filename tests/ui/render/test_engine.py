@@ -36,7 +36,7 @@ def test_a_ready_engine_shows_its_figures_and_leaves_out_what_is_unknown() -> No
         EngineState.READY, "m", context=4096, active=2, waiting=1, tokens_per_s=12.34, memory_bytes=1_500_000_000
     )
     card = engine_card(status, "en", admin=True)
-    for text in ("4,096 tokens", "12.3 tokens/s", "2 answering, 1 waiting", "1.5 GB"):
+    for text in ("4,096 tokens", "12 tokens/s", "2 answering, 1 waiting", "1.5 GB"):
         assert text in card
     assert "GPU memory" not in card
     assert "Runs on" not in card

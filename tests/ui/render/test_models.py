@@ -118,7 +118,7 @@ def test_what_needs_another_model_leads_to_the_form(way: Way) -> None:
 
 def test_a_damaged_model_names_its_files_and_the_way_out() -> None:
     page = shown(change(GOOD, checked=Checked("2026-11-21T10:00:00+00:00", 7, ("model.safetensors",))))
-    assert "1 file(s) of demo are not what they were: model.safetensors" in text(page)
+    assert "Files of demo that are not what they were (1): model.safetensors" in text(page)
     assert "Replace them" in text(page)
 
 

@@ -92,7 +92,7 @@ def test_only_addresses_of_the_web_are_links() -> None:
 def test_totals_stand_beside_what_is_free_with_both_figures_for_the_disk() -> None:
     facts = totals(draw())
     assert facts["Disk"] == "13.0 GB needed, 250 GB free"
-    assert facts["Memory at its peak"] == "450 MB needed, 48.0 GB free"
+    assert facts["Memory while it is made"] == "450 MB needed, 48.0 GB free"
     assert facts["Download"] == "nothing"
     assert facts["Time in all"] == "about 3 min"
     far = draw(FAR)
@@ -111,7 +111,7 @@ def test_what_the_files_tell_is_on_the_receipt() -> None:
     told = Message("weights.found.meta", {"folder": "<i>7B</i>", "shards": 1, "dtype": "float16"})
     page = draw(sheet=replace(SHEET, found=Findings(13 * GB, 6_700_000_000, "float16", "vicuna-v1.1", (told,))))
     assert "vicuna-v1.1" in totals(page).values()
-    assert page.one("section", cls="found").text.endswith("<i>7B</i>: Meta's original weights, 1 shard(s), float16.")
+    assert page.one("section", cls="found").text.endswith("<i>7B</i>: Meta's original weights, shards: 1, float16.")
 
 
 def test_a_layout_for_other_programs_another_number_format_and_the_licence_are_named() -> None:
@@ -119,11 +119,20 @@ def test_a_layout_for_other_programs_another_number_format_and_the_licence_are_n
     assert {"Meta's files (consolidated.00.pth)", "bfloat16", "Research only"} <= set(values)
 
 
+def test_a_try_that_does_not_fit_is_left_out_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.plan.value.Plan.try_memory", 26 * GB)
+    words = "It is made all the same; only the try is left out."
+    assert totals(draw())["Memory to try it"] == "26.0 GB needed, 48.0 GB free"
+    assert words not in " ".join(one.text for one in draw().all("p"))
+    small = replace(SHEET, hardware=replace(SHEET.hardware, ram_free=21 * GB))
+    assert words in " ".join(one.text for one in draw(sheet=small).all("p", cls="figures"))
+
+
 def test_how_sure_the_figures_are_is_said() -> None:
     small = " ".join(one.text for one in draw(FAR).all("p", cls="figures"))
     assert "These figures are exact" in small
     assert "The time for the download is a guess: it assumes 10.0 MB/s." in small
-    assert "nobody has been asked" in " ".join(one.text for one in draw(replace(FAR, estimated=True)).all("p"))
+    assert "no server has answered" in " ".join(one.text for one in draw(replace(FAR, estimated=True)).all("p"))
     assert "guess" not in " ".join(one.text for one in draw().all("p", cls="figures"))
 
 
