@@ -1,8 +1,8 @@
 """How near the forecasts of memory come: models of several shapes in the real engines, 16, 8 and 4 bits, on the CPU.
 
-Run it alone: ``python -m pytest -n 0 -s tests/bench/bench_fit.py``; ``CRIA_BENCH_FIT=large`` adds a model of 1.1 billion
-weights (10 GB of RAM). Prints a table; asserts the target, 5 % or 300 MB, whichever is more. Each row is one load and one
-short answer; no correction from earlier loads goes in.
+Run it alone: ``python -m pytest -n 0 -s tests/bench/bench_fit.py``; ``CRIA_BENCH_FIT=large`` adds a model of 1.1
+billion weights (10 GB of RAM). Prints a table; asserts the target, 5 % or 300 MB, whichever is more. Each row is one
+load and one short answer; no correction from earlier loads goes in.
 """
 
 import asyncio
