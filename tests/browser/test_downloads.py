@@ -95,7 +95,7 @@ def test_a_gated_model_asks_for_a_token_and_a_cancelled_one_leaves_nothing(
     job = next((app.data_dir / "jobs").glob("*-gated-*"))
     assert TOKEN not in (job / "plan.json").read_text("utf-8") + (job / "journal.jsonl").read_text("utf-8")
     press(page, "#job", "cancel")
-    page.wait_for_selector("#gallery .family", timeout=READY_MS)
+    page.wait_for_selector("#path ol:not([data-stage=run])", timeout=READY_MS)
     assert "暂停" in asked[0], "it says how to keep everything"
     assert not job.exists()
     assert not (app.models_dir / "gated").exists()
