@@ -91,7 +91,7 @@ class ModelHandlers:
         )
         shell.on(view.load.click, self.load, (view.picker,), self.outputs, inputs_kwargs=view.options.inputs)
         there = [view.options.url, view.options.remote_model]
-        shell.on(view.options.engine.change, self.choose_engine, (view.options.engine,), there)
+        shell.on(view.options.engine.input, self.choose_engine, (view.options.engine,), there)
         look = [view.options.url.submit, view.options.url.blur]
         shell.on(look, self.look_elsewhere, (view.options.url,), [view.options.remote_model])
         shell.on(view.card.click, self.load_smaller, (view.picker,), self.outputs)
