@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_known_before_the_bytes(tmp_path: Path, hub: Hub) -
 def test_a_wrong_look_ahead_decides_nothing(tmp_path: Path, hub: Hub, served: dict[str, Served], fault: str) -> None:
     base, delta, wanted = served["safetensors"]
     publish(hub, base, delta)
-    # The first answer that has these bytes is mostly the one to the look ahead: the tenth byte is in the header's length.
+    # The first answer that has these bytes is mostly that to the look ahead: the tenth byte is in the header's length.
     hub.fault(fault, path="*00002-of-00003.safetensors", at=9, times=1)
     job = context(tmp_path / "data", hub, BASE, DELTA)
     list(both(job))
