@@ -25,6 +25,7 @@ if importlib.util.find_spec("psutil") is None:  # the first of the packages that
         f"cria: {sys.executable} has none of Cria's packages. Run .venv/bin/python app.py ..., as the README says."
     )
 
+from backend.cli.loras import with_loras
 from backend.cli.parser import build_parser, engine_options, model_elsewhere, read_settings
 from backend.engines.base import EngineOptions
 from backend.errors import CriaError, MachineError, UsageError, unexpected
@@ -61,6 +62,7 @@ def prepare_folders(settings: Settings) -> None:
 def build_services(settings: Settings, options: EngineOptions, access: Access) -> Services:
     """Build the one value that every edge gets. Starts nothing."""
     from backend.conversations import Conversations
+    from backend.engines.line import Limits, Line
     from backend.engines.supervisor import Supervisor
     from backend.jobs.manager import JobManager
 
@@ -68,6 +70,7 @@ def build_services(settings: Settings, options: EngineOptions, access: Access) -
         settings=settings,
         jobs=JobManager(settings.data_dir, environment=access.to_environment()),
         engine=Supervisor(settings.logs_dir),
+        line=Line(Limits(reply_s=settings.reply_s)),
         conversations=Conversations(settings.database),
         options=options,
         access=access,
@@ -133,6 +136,7 @@ def serve(args: argparse.Namespace, services: Services) -> int:
     listener = open_port(services.settings)
     import uvicorn
 
+    from backend.engines.made import sweep_all
     from backend.guard.farewell import is_news
     from backend.jobs.presence import claim
 
@@ -141,6 +145,8 @@ def serve(args: argparse.Namespace, services: Services) -> int:
     services = replace(services, other=claimed.other)
     try:
         services.conversations.settle()  # replies that a killed server left growing
+        sweep_all(services.settings.models_dir)
+        services.prospects.fitting.measure_memory()  # half a second, once: the page's first words depend on it
         app = build_app(services)
         config = uvicorn.Config(
             app,
@@ -179,7 +185,8 @@ def run(args: argparse.Namespace, settings: Settings, access: Access) -> int:
     from backend.cli import bench, chat, commands, downloads, fit, jobs, models, recipes, setup
 
     prepare_folders(settings)
-    services = build_services(settings, engine_options(args), access)
+    options = with_loras(engine_options(args), args.attach, settings.downloads_dir)
+    services = build_services(settings, options, access)
     table = {
         "check": commands.check,
         "recipes": recipes.recipes,

@@ -15,6 +15,7 @@ _FOUR_NORMS = ("gemma2", "gemma3_text")
 _QK_NORMS = ("qwen3", QWEN3_MOE, "gemma3_text")
 _GEMMAS = ("gemma", "gemma2", "gemma3_text")
 KINDS = ("llama", "mistral", "qwen2", "qwen3", *_GEMMAS, PHI3, T5, MIXTRAL, QWEN3_MOE)
+_STRETCHING = ("dynamic", "longrope", "su")
 _T5_BUCKETS = 32
 _MOST = 1 << 24  # no dimension of a model is larger
 _T5_CONTEXT = 2048  # positions are relative, so n_positions is no limit; FastChat-T5 was trained on so many
@@ -44,13 +45,24 @@ class TensorShape:
         return prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A file that is loaded as it is, in bytes: itself, the cache of a token, and what is laid out anew beside it."""
+
+    bytes: int
+    cache: int
+    again: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dimensions:
     """Sizes in elements. ``kind`` is config.json's ``model_type``; ``layers`` of a T5 are those of each half.
 
     ``window``: tokens that attention looks back in ``window_layers`` of the layers (None: in all of them no limit).
+    ``original_context``: where positions are stretched as LongRoPE does, the tokens up to which they are not.
     ``experts``: feed-forward blocks per layer, ``active_experts`` of which each token uses; ``gated``: three matrices
-    a block, not two.
+    a block, not two; ``stretches``: what a position means depends on how long the whole text is; ``stored``: the
+    weights are a ready-made GGUF file, of whatever kind.
     """
 
     kind: str
@@ -67,10 +79,13 @@ class Dimensions:
     qk_norm: bool = False
     window: int | None = None
     window_layers: int = 0
+    original_context: int | None = None
     mlp_bias: bool = False
     gated: bool = True
     experts: int = 0
     active_experts: int = 0
+    stretches: bool = False
+    stored: Stored | None = None
 
     @property
     def queries(self) -> int:
@@ -247,10 +262,30 @@ def _from_decoder(kind: str, config: Mapping[str, Any]) -> Dimensions:
         qk_norm=kind in _QK_NORMS,
         window=window,
         window_layers=window_layers,
+        original_context=_original_context(kind, config),
         mlp_bias=config.get("mlp_bias") is True,
         experts=experts,
         active_experts=_whole(config, "num_experts_per_tok", usual=2) if experts else 0,
+        stretches=stretches(config.get("rope_scaling")) or stretches(config.get("rope_parameters")),
     )
+
+
+def stretches(rope: Any) -> bool:
+    """Tell whether a table of rotary settings makes positions depend on the length of the text: transformers computes
+    those anew at every step (``dynamic_rope_update``)."""
+    if not isinstance(rope, Mapping):
+        return False
+    tables = (rope, *(table for table in rope.values() if isinstance(table, Mapping)))  # one for each kind of layer
+    return any(table.get("rope_type", table.get("type")) in _STRETCHING for table in tables)
+
+
+def _original_context(kind: str, config: Mapping[str, Any]) -> int | None:
+    """Return the context before it was stretched; Phi-3 has had three names for the one way in which it is."""
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    if kind != PHI3 or not isinstance(scaling, Mapping):
+        return None
+    stretched = scaling.get("rope_type", scaling.get("type")) in ("longrope", "su", "yarn")
+    return _whole(config, "original_max_position_embeddings", usual=4096) if stretched else None
 
 
 def _window(kind: str, config: Mapping[str, Any], layers: int) -> tuple[int | None, int]:

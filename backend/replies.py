@@ -8,11 +8,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import TypedDict, cast
 
 from backend.conversations import Conversations
-from backend.engines.base import ChatEngine, ChatMessage, EngineState, Finish, Piece, Sampling, Usage
+from backend.engines.base import ChatEngine, ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling, Usage
 from backend.errors import ContextFull, EngineError
+
+
+class _MadeBy(TypedDict):
+    """What is kept of who made a reply."""
+
+    model: str
+    loras: tuple[tuple[str, float], ...]
 
 
 def require_ready(engine: ChatEngine) -> None:
@@ -40,6 +47,13 @@ def alternate(turns: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
     return tuple(joined)
 
 
+def taking_part(status: EngineStatus, sampling: Sampling) -> tuple[tuple[str, float], ...]:
+    """Return (name, scale) of the attached adapters that take part in a reply; one that is off does not."""
+    attached = tuple((one.name, one.scale) for one in status.options.loras)
+    wanted = attached if sampling.loras is None else sampling.loras
+    return tuple((name, scale) for name, scale in wanted if scale)
+
+
 async def reply(
     conversations: Conversations,
     engine: ChatEngine,
@@ -61,8 +75,9 @@ async def reply(
         ContextFull: the conversation does not fit; nothing of it was left out or changed.
         UsageError: the conversation is not this owner's, or is full.
     """
-    turns, model = alternate(conversations.turns(owner, conversation, until=again)), engine.status().model
-    growing = conversations.begin_reply(owner, conversation, model=model) if again is None else None
+    turns, status = alternate(conversations.turns(owner, conversation, until=again)), engine.status()
+    made_by: _MadeBy = {"model": status.model, "loras": taking_part(status, sampling)}
+    growing = conversations.begin_reply(owner, conversation, **made_by) if again is None else None
     told = _Told()
     try:
         async with aclosing(cast("AsyncGenerator[Piece, None]", engine.chat(turns, sampling))) as pieces:
@@ -72,7 +87,7 @@ async def reply(
                     continue
                 told.take(piece)
                 if growing is None and again is not None:
-                    growing = conversations.regenerate(owner, conversation, again, model=model)
+                    growing = conversations.regenerate(owner, conversation, again, **made_by)
                 if growing is not None and not growing.grow(told.text):
                     return
                 yield piece

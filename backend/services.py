@@ -5,18 +5,19 @@ Knows nothing about gradio, HTTP or argument parsing.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend.conversations import Conversations
 from backend.engines import is_elsewhere
+from backend.engines.attachable import Attachables, Offer
 from backend.engines.base import EngineControl, EngineOptions, EngineStatus
 from backend.engines.elsewhere import folder_of, keyed, models_at
 from backend.engines.fitting import Fitting, Forecast
 from backend.engines.line import Line
-from backend.errors import CriaError
+from backend.errors import CriaError, JobError
 from backend.fit.result import Outlook
 from backend.hardware import Hardware, probe
 from backend.jobs.cancelling import cancel
@@ -123,14 +124,9 @@ class Services:
         wanted = find_recipe(self.recipes(), recipe) if isinstance(recipe, str) else recipe
         access = self._access(choice)
         find, admit = partial(self.pins, access=access, cancelled=cancelled), partial(check_admission, access=access)
+        downloads, rates = self.settings.downloads_dir, self.rates()
         return make_plan(
-            wanted,
-            name=name,
-            self_test=self_test,
-            find=find,
-            admit=admit,
-            downloads=self.settings.downloads_dir,
-            rates=self.rates(),
+            wanted, name=name, self_test=self_test, find=find, admit=admit, downloads=downloads, rates=rates
         )
 
     def _access(self, choice: DownloadChoice | None) -> Access:
@@ -148,15 +144,25 @@ class Services:
         found = self.examiner(wanted, self.settings.downloads_dir)
         return (wanted.with_output(found.bytes) if found else wanted), found
 
-    def set_up(self, wanted: Plan, *, choice: DownloadChoice | None = None) -> str:
+    def set_up(self, wanted: Plan, *, choice: DownloadChoice | None = None, instead_of: str = "") -> str:
         """Check a plan against its sources and the machine as they are now, start it as a job; return the job's id.
+
+        ``instead_of`` is a stopped job that is deleted once the new one has begun; its room counts as free.
 
         Raises:
             CriaError: it cannot be started; nothing was changed.
         """
         exact, _ = self.examine(wanted)
-        check_plan(exact, self.hardware(), self.settings.models_dir)
-        return self.jobs.start(exact, environment=self._environment(choice))
+        machine, old = self.hardware(), self.jobs.view(instead_of) if instead_of else None
+        if old is not None and old.state.is_active:
+            raise JobError("job.running", job=old.id)
+        if old is not None and machine.disk_free is not None:
+            machine = replace(machine, disk_free=machine.disk_free + old.leftover_bytes)
+        check_plan(exact, machine, self.settings.models_dir)
+        job = self.jobs.start(exact, environment=self._environment(choice))
+        if old is not None:
+            self.jobs.delete(old.id)
+        return job
 
     def resume(
         self,
@@ -205,6 +211,11 @@ class Services:
     def templates(self) -> tuple[str, ...]:
         """Return the names of the prompt templates that a set-up may be told to use."""
         return NAMES
+
+    @cached_property
+    def attachables(self) -> Attachables:
+        """The adapters on this machine, held against models."""
+        return Attachables(self.settings.models_dir, self.settings.downloads_dir)
 
     @cached_property
     def stock(self) -> Stock:
@@ -258,7 +269,8 @@ class Services:
 
     def forecast(self, status: EngineStatus) -> Forecast | None:
         """Return what the loaded model was foretold to hold and what it holds; None where nobody can tell."""
-        return self.prospects.fitting.compare(status)
+        last = self.line.tally.counts().last
+        return self.prospects.fitting.compare(status, last.tokens_per_s if last.pid == status.pid else 0.0)
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the shelf, newest first."""
@@ -275,6 +287,14 @@ class Services:
         self.engine.load(folder, keyed(options, self.options))
         if not is_elsewhere(options.engine):
             self.prospects.fitting.expect(folder, options, machine)
+
+    def attachable(self, model: str) -> tuple[Offer, ...]:
+        """Return the adapters on this machine that can be attached to a model; the first look takes a second.
+
+        Raises:
+            UsageError: no model has that name.
+        """
+        return self.attachables.fitting(find_model(self.settings.models_dir, model))
 
     def models_at(self, url: str) -> tuple[str, ...]:
         """Return the names of the models that another server offers.

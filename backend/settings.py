@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+REPLY_S = 3600.0  # a page of text from a large model on a slow machine takes minutes; hours only what has gone wrong
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "assets"
 
@@ -24,6 +25,7 @@ class Settings:
     root_path: str = ""
     language: str = "en"
     debug: bool = False
+    reply_s: float = REPLY_S  # the longest that one reply may take; 0: as long as it takes
 
     @property
     def models_dir(self) -> Path:

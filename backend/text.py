@@ -2,11 +2,14 @@
 
 Catalogues are TOML files under ``assets/locales/<language>/<area>.toml``; a key is ``area.name`` (nested tables add
 dots). A template names its values in braces; ``{n:bytes}``, ``{n:rate}`` and ``{n:duration}`` format raw numbers, so
-the code passes numbers and the catalogue decides how they read. English is complete; another language falls back to it.
+the code passes numbers and the catalogue decides how they read; ``{app}`` is how Cria is started and needs no value.
+``{why:say}`` and ``{why:hint}`` put in the sentence of another key, with the same values. English is complete; another
+language falls back to it.
 """
 
 import re
 import string
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,17 +46,20 @@ class _Formatter(string.Formatter):
 
     _UNITS = {"bytes": bytes_text, "rate": rate_text, "speed": speed_text}
 
-    def __init__(self, language: str) -> None:
-        self._language = language
+    def __init__(self, language: str, values: Mapping[str, Value]) -> None:
+        self._language, self._values = language, values
 
     def get_value(self, key: int | str, args: Any, kwargs: Mapping[str, Any]) -> Any:  # noqa: ARG002 - the base's
-        return kwargs.get(str(key), f"{{{key}}}")
+        return kwargs.get(str(key), started_as(sys.executable) if key == "app" else f"{{{key}}}")
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "duration" and not isinstance(value, str):
             return duration(self._language, value)
         if format_spec == "guess" and not isinstance(value, str):
             return guess(self._language, value)
+        if format_spec in _PARTS and isinstance(value, str):
+            rest = {name: other for name, other in self._values.items() if other != value}  # so that it ends
+            return say(self._language, f"{value}.{format_spec}", **rest)
         unit = self._UNITS.get(format_spec)
         if unit is not None:
             return value if isinstance(value, str) else unit(value)
@@ -62,6 +68,17 @@ class _Formatter(string.Formatter):
         return str(super().format_field(value, format_spec))
 
 
+def started_as(interpreter: str) -> str:
+    """Return the command that starts Cria in its own folder, by the interpreter that runs it.
+
+    One of Cria's own environment is named with its way; of another only the name, for these words are for everybody.
+    """
+    home, python = LOCALES.parent.parent, Path(interpreter)
+    name = python.relative_to(home).as_posix() if python.is_relative_to(home) else python.name
+    return f"{name or 'python'} app.py"
+
+
+_PARTS = ("say", "hint")  # of an error
 _DURATION = ("units.seconds", "units.minutes", "units.hours")
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -91,7 +108,8 @@ def has(key: str) -> bool:
 def say(language: str, key: str, /, **params: Value) -> str:
     """Return the text for ``key`` in ``language``, else in English, else the key itself (a test forbids that)."""
     template = catalogue(language).get(key) or catalogue("en").get(key, key)
-    return _Formatter(language).vformat(template, (), {name: _shown(value) for name, value in params.items()})
+    values = {name: _shown(value) for name, value in params.items()}
+    return _Formatter(language, values).vformat(template, (), values)
 
 
 def duration(language: str, seconds: float | None) -> str:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from backend.text import LANGUAGES, catalogue
 
-_AREAS = ("ui.", "chat.", "setup.", "fetchui.", "wizard.", "remote.")
+_AREAS = ("ui.", "chat.", "setup.", "fetchui.", "wizard.", "remote.", "loraui.", "quantised.")
 _PREFIX = "cria."  # gradio's own words share the name space
 
 

@@ -6,7 +6,6 @@ Knows nothing about what is in a tab.
 import gradio as gr
 
 from backend.engines.base import EngineState
-from backend.jobs.view import JobState
 from backend.services import Services
 from ui.access import is_admin, language
 from ui.i18n import label
@@ -49,7 +48,7 @@ def first_tab(services: Services) -> str:
 
     Somebody who comes back in mid-job wants to see the job, whatever is loaded meanwhile.
     """
-    busy = any(job.state in {JobState.RUNNING, JobState.QUEUED} for job in services.jobs.views())
+    busy = any(job.state.is_active for job in services.jobs.views())
     return CHAT_TAB if services.engine.status().state in _IN_USE and not busy else SETUP_TAB
 
 

@@ -24,8 +24,12 @@ from ui.render.notices import notice_html
 SETUP_TAB, CHAT_TAB, MODELS_TAB = "setup", "chat", "models"
 _LOG = logging.getLogger("cria.page")
 
+# An older notice goes when something is pressed, not when that is answered: an answer that comes late would take away
+# what another event has said meanwhile.
+_PRESSED = "(...given) => {{ document.querySelector('#notice .notice')?.remove(); {then} return ({js})(...given); }}"
+_AS_GIVEN = "(...given) => given"
 # The button is looked up when it is pressed; a second press while it works does nothing.
-_BUSY = "(...given) => {{ document.querySelector({selector})?.setAttribute('aria-busy', 'true'); return given; }}"
+_BUSY = "document.querySelector({selector})?.setAttribute('aria-busy', 'true');"
 _IDLE = "() => {{ document.querySelector({selector})?.removeAttribute('aria-busy'); {then} }}"
 
 Handler = Callable[..., Any]
@@ -59,13 +63,16 @@ class Shell:
         becomes the page's notice and leaves the outputs alone; ``quiet`` (for timers) only logs. ``triggers`` may be
         None (page load), a component's events, or the dependency that this one follows, however that ended.
         ``busy`` selects a button that shows that it works until the answer is there, ``then`` is a script that runs
-        when it is. ``settings`` go to gradio.
+        when it is. Unless ``quiet``, an older notice goes first; so of several events of one press all but one must be
+        quiet, for gradio begins the second when the first is answered. ``settings`` go to gradio.
         """
         every = list(outputs) if quiet else [*outputs, self.notice]
         options = {"queue": False, "show_progress": "hidden", "api_visibility": "private", **settings}
         handler = guarded(fn, len(outputs), quiet=quiet)
+        if not quiet and triggers is not None:
+            works = _BUSY.format(selector=json.dumps(busy)) if busy else ""
+            options["js"] = _PRESSED.format(then=works, js=options.get("js", _AS_GIVEN))
         if busy:
-            options["js"] = _BUSY.format(selector=json.dumps(busy))
             event = gr.on(triggers, handler, list(inputs), every, **options)
             idle = _IDLE.format(selector=json.dumps(busy), then=then)
             return event.then(None, js=idle, queue=False, api_visibility="private")
@@ -87,18 +94,21 @@ def open_tab(name: str) -> Any:
 
 @dataclass(frozen=True)
 class _Edge:
-    """What a handler's results become on their way out: a value per output, then the notice unless it is quiet."""
+    """What a handler's results become on their way out: a value per output, then the notice unless it is quiet.
+
+    Only trouble touches the notice.
+    """
 
     name: str
     count: int
     quiet: bool
 
-    def shown(self, result: Any, *, clear: bool = True) -> Any:
-        """Return a handler's result; ``clear`` takes an older notice away."""
+    def shown(self, result: Any) -> Any:
+        """Return a handler's result."""
         values = [] if self.count == 0 else [result] if self.count == 1 else list(result)
         if len(values) != self.count:
             raise ValueError(f"{self.name} returned {len(values)} values for {self.count} outputs")
-        return self._row(values, "" if clear else gr.skip())
+        return self._row(values, gr.skip())
 
     def failed(self, problem: Exception, arguments: Sequence[Any]) -> Any:
         """Leave the outputs as they are and say what went wrong; what nobody planned for also goes to the log."""
@@ -147,12 +157,10 @@ def _waiting(fn: Handler, edge: _Edge) -> Handler:
 def _streaming(fn: Handler, edge: _Edge) -> Handler:
     @wraps(fn)
     async def stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
-        first = True  # the first result takes an older notice away, the others leave the notice alone
         try:
             async with aclosing(fn(*arguments, **named)) as running:
                 async for result in running:
-                    yield edge.shown(result, clear=first)
-                    first = False
+                    yield edge.shown(result)
         except Exception as problem:  # noqa: BLE001 - the edge of the page: it must say something
             yield edge.failed(problem, arguments)
 

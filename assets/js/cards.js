@@ -4,6 +4,8 @@
   const unfolded = new Set();
   const picked = new Map(); // family -> recipe
   const filters = 'cria-filters';
+  const every = 'cria-every';
+  const first = 12; // families of a gallery that nobody has searched or unfolded
 
   /** What a person typed or ticked in the form around a button. */
   const fields = (pressed) => {
@@ -49,6 +51,8 @@
     const gallery = document.querySelector('#gallery .families');
     if (!gallery) return;
     const asked = wanted();
+    const whole = sessionStorage.getItem(every) !== null || Object.values(asked).some(Boolean);
+    let there = 0;
     let left = 0;
     let all = 0;
     for (const family of gallery.querySelectorAll('.family')) {
@@ -59,8 +63,10 @@
       for (const chip of family.querySelectorAll('[data-pick]')) show(chip, good.includes(chip.dataset.pick));
       const mine = [picked.get(family.dataset.family), family.dataset.first];
       choose(family, mine.find((one) => good.includes(one)) ?? good[0]);
-      show(family, good.length > 0);
+      there += good.length > 0;
+      show(family, good.length > 0 && (whole || there <= first));
     }
+    show(document.querySelector('#gallery .more'), !whole && there > first);
     show(document.querySelector('#gallery .nothing'), left === 0);
     const said = document.querySelector('#filters output');
     const text = said?.dataset.count.replace('{left}', left).replace('{all}', all);
@@ -75,6 +81,14 @@
     sessionStorage.removeItem(filters);
     sift();
     document.querySelector('#filters [data-filter]').focus();
+  };
+
+  /** Show the families that wait behind the button; the keyboard goes on with the first of them. */
+  const unfoldAll = () => {
+    const fresh = document.querySelector('#gallery .family[hidden]');
+    sessionStorage.setItem(every, 'yes');
+    sift();
+    fresh?.querySelector('button:not([hidden])')?.focus({preventScroll: true});
   };
 
   const redrawn = (element) => {
@@ -115,6 +129,7 @@
         const chip = event.target.closest('[data-pick]');
         if (chip) pickSize(chip);
         if (event.target.closest('[data-clear]')) clear();
+        if (event.target.closest('[data-more]')) unfoldAll();
         const pressed = event.target.closest('button[data-do]');
         if (!pressed || !element.contains(pressed) || event.detail > 1) return; // the second half of a double click
         report(pressed, trigger);

@@ -66,8 +66,8 @@ def told(problem: Exception) -> CriaError:
         return type(problem)(problem.key, **(problem.params | dict.fromkeys(PRIVATE & problem.params.keys(), "…")))
     if isinstance(problem, RequestValidationError):
         first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return UsageError("api.bad_request", field=where[:200], what=str(first["msg"])[:500])
+        where = "" if first["type"] == "json_invalid" else ".".join(str(part) for part in first["loc"][1:])
+        return UsageError("api.bad_request", field=where[:200] or "body", what=str(first["msg"])[:500])
     if isinstance(problem, HTTPException) and problem.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return UsageError("api.bad_request", field="body", what=str(problem.detail)[:500])
     _LOG.error("a request failed", exc_info=problem)

@@ -22,7 +22,7 @@ LOOK_S = 0.5  # how often to look whether the client is still there while nothin
 STATUS_S = 10.0  # how long an error can still become a status; after that the stream begins and carries it
 ALIVE_S = 15.0  # a proxy gives up on a silent connection
 _ALIVE = b": waiting\n\n"
-_KNOWN = {Finish.CONTEXT: Finish.LENGTH}  # to clients
+_KNOWN = {Finish.CONTEXT: Finish.LENGTH, Finish.TIME: Finish.LENGTH}  # to clients
 T = TypeVar("T")
 
 

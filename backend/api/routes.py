@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from backend.api.errors import OpenAIRoute
+from backend.api.names import check_name, names, sampling_of
 from backend.api.replies import ClientLeft, Reply
 from backend.api.schema import PublicRequest
 from backend.engines.base import ChatEngine, EngineState, EngineStatus
@@ -64,13 +65,12 @@ class Gateway:
 
         Raises:
             EngineError: none can now.
-            UsageError: another model is loaded.
+            UsageError: another model is loaded, or an adapter is asked for that is not attached.
         """
         status = self.engine.status()
         if not status.answers:
             raise EngineError("api.loading" if status.state in _LOADING else "api.no_model", model=status.model)
-        if model not in {"", status.model}:
-            raise UsageError("api.other_model", asked=model, loaded=status.model)
+        check_name(model, status)
         return status
 
     @contextmanager
@@ -89,11 +89,14 @@ class Gateway:
             self._open -= 1
 
     def models(self) -> list[dict[str, Any]]:
-        """Return what is loaded, as OpenAI lists models."""
+        """Return what is loaded, alone and with each of its LoRAs, as OpenAI lists models."""
         status = self.engine.status()
-        if not status.answers:
-            return []
-        return [{"id": status.model, "object": "model", "created": 0, "owned_by": "cria"}]
+        found = names(status) if status.answers else []
+        return [_listed(name) for name in found]
+
+
+def _listed(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "cria"}
 
 
 def _who(request: Request) -> str:
@@ -119,16 +122,17 @@ def build_api(engine: ChatEngine, settings: Settings, line: Line | None = None) 
     @api.get("/v1/models/{model:path}", dependencies=keyed)
     async def model(model: str) -> dict[str, Any]:
         gateway.ready(model)
-        return gateway.models()[0]
+        return _listed(model)
 
     @api.post("/v1/chat/completions", dependencies=keyed)
     async def chat(request: Request, asked: PublicRequest) -> Response:
         status = gateway.ready(asked.model)
+        sampling = sampling_of(asked, status)
         async with AsyncExitStack() as held:
             held.enter_context(gateway.place())
             seat = queue.seat(gateway.engine, _who(request), program=True)
-            pieces = seat.chat(alternate(asked.chat_messages()), asked.sampling())
-            reply = Reply(pieces, asked, status.model)
+            pieces = seat.chat(alternate(asked.chat_messages()), sampling)
+            reply = Reply(pieces, asked, asked.model or status.model)
             held.push_async_callback(reply.close)
             try:
                 await reply.begin(request)

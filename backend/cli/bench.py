@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from backend.cli.chat import model_folder, wait_until_ready
+from backend.cli.loras import with_loras
 from backend.cli.parser import engine_options, model_elsewhere
 from backend.engines import ENGINES
 from backend.engines.base import EngineStatus
@@ -20,6 +21,7 @@ from backend.engines.supervisor import Supervisor
 from backend.library import read_model
 from backend.services import Services
 from backend.text import say, tell
+from backend.weights.gguf_ready import holds_ready
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def bench(args: argparse.Namespace, services: Services) -> int:
     """
     settings, language = services.settings, services.settings.language
     options = model_elsewhere(engine_options(args), args.name)
+    options = with_loras(options, args.attach, settings.downloads_dir)
     folder = model_folder(args.name, options, services)
     engine = Supervisor(settings.logs_dir, restart_delays_s=())
     try:
@@ -69,11 +72,12 @@ def bench(args: argparse.Namespace, services: Services) -> int:
         status.model, status.options.engine, status.options.bits, status.context, round(load_s, 3),
         status.memory_bytes, status.gpu_memory_bytes, tuple(bursts),
     )  # fmt: skip
+    is_ready = ENGINES[report.engine].opens_gguf and holds_ready(folder)
     report = _with_bound(report, status, services, folder)
     if args.json:
         print(json.dumps({**asdict(report), "bound_tokens_per_s": report.bound}))
         return 0
-    print("\n".join(table(report, status, language)))
+    print("\n".join(table(report, status, language, ready=is_ready)))
     return 0
 
 
@@ -92,11 +96,12 @@ def _with_bound(report: Report, status: EngineStatus, services: Services, folder
     return replace(report, bandwidth=bandwidth, bytes_per_token=bandwidth / ways[0].tokens_per_s)
 
 
-def table(report: Report, status: EngineStatus, language: str) -> list[str]:
-    """Return the report as lines for people."""
+def table(report: Report, status: EngineStatus, language: str, *, ready: bool = False) -> list[str]:
+    """Return the report as lines for people. ``ready``: of a GGUF file with bits of its own."""
     where = tell(language, status.placement) if status.placement else "-"
+    key = "ggufready.bench" if ready else "bench.model"
     lines = [
-        say(language, "bench.model", model=report.model, engine=report.engine, bits=report.bits, where=where),
+        say(language, key, model=report.model, engine=report.engine, bits=report.bits, where=where),
         say(language, "bench.loaded", seconds=report.load_s, memory=report.memory_bytes),
     ]
     if report.gpu_memory_bytes:

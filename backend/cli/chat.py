@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from backend.cli import loras
 from backend.cli.draw import bar
 from backend.cli.parser import engine_options, model_elsewhere
-from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Finish, Sampling
+from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Finish, Lora, Sampling
 from backend.engines.elsewhere import folder_of
 from backend.engines.supervisor import Supervisor
 from backend.errors import ContextFull, CriaError, UsageError
@@ -19,7 +20,7 @@ from backend.text import say, tell
 
 _POLL_S = 0.1
 _GONE = frozenset((EngineState.OFF, EngineState.STOPPING, EngineState.FAILED))
-_ENDINGS = {Finish.LENGTH: "cli.chat.length", Finish.CONTEXT: "cli.chat.context"}
+_ENDINGS = {Finish.LENGTH: "cli.chat.length", Finish.CONTEXT: "cli.chat.context", Finish.TIME: "hard.late"}
 
 
 def _loading_line(status: EngineStatus, language: str) -> str:
@@ -52,6 +53,8 @@ def wait_until_ready(engine: Supervisor, language: str) -> EngineStatus:
         print(tell(language, status.placement), file=sys.stderr)
     if status.note is not None:
         print(tell(language, status.note), file=sys.stderr)
+    if status.options.loras:
+        print(loras.told(status.options.loras, Sampling(), language, key="attach.with"), file=sys.stderr)
     return status
 
 
@@ -105,6 +108,9 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
     start = [ChatMessage("system", system)] if system else []
     messages = list(start)
     print(say(language, "cli.chat.intro"), file=sys.stderr)
+    attached = engine.status().options.loras
+    if attached:
+        print(loras.usage(attached, language), file=sys.stderr)
     while True:
         try:
             text = input("> ").strip()
@@ -115,6 +121,9 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
             messages = list(start)
             continue
         if not text:
+            continue
+        if loras.is_command(text):
+            sampling = _switch(text, attached, sampling, language)
             continue
         messages.append(ChatMessage("user", text))
         try:
@@ -130,6 +139,16 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
             print(problem.text(language), file=sys.stderr)
 
 
+def _switch(text: str, attached: Sequence[Lora], sampling: Sampling, language: str) -> Sampling:
+    """Do what a line about adapters asks for, and say what is on now."""
+    try:
+        sampling = loras.switched(text, attached, sampling)
+    except UsageError as problem:
+        print(problem.text(language), file=sys.stderr)
+    print(loras.told(attached, sampling, language), file=sys.stderr)
+    return sampling
+
+
 def chat(args: argparse.Namespace, services: Services) -> int:
     """Load a model and talk to it; return 0.
 
@@ -143,6 +162,7 @@ def chat(args: argparse.Namespace, services: Services) -> int:
         raise UsageError("cli.chat.numbers", temperature=args.temperature, tokens=args.max_new_tokens)
     language, settings = services.settings.language, services.settings
     options = model_elsewhere(engine_options(args), args.name)
+    options = loras.with_loras(options, args.attach, settings.downloads_dir)
     folder = model_folder(args.name, options, services)
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     engine = Supervisor(settings.logs_dir)

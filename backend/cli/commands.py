@@ -7,9 +7,10 @@ line is parsed or how steps work.
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from backend.cli import speeds
 from backend.hardware import Gpu, Hardware
@@ -18,6 +19,7 @@ from backend.text import say
 from backend.units import bytes_text
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+_T = TypeVar("_T")
 
 
 def _plain(value: Any) -> Any:
@@ -36,6 +38,20 @@ def print_json(value: Any) -> None:
     text = json.dumps(_plain(value), ensure_ascii=False, indent=2)
     # A folder's name may hold bytes that are no text; JSON can only spell them.
     print(text if text.isascii() or _can_be_sent(text) else json.dumps(_plain(value), indent=2))
+
+
+def print_listed(
+    found: Sequence[_T], line: Callable[[_T], str], *, none: str, args: argparse.Namespace, services: Services
+) -> int:
+    """Print what was found, a line each or as one JSON document; where there is nothing ``none``, a key, says so."""
+    if args.json:
+        print_json(found)
+        return DONE
+    for one in found:
+        print(line(one))
+    if not found:
+        print(say(services.settings.language, none), file=sys.stderr)
+    return DONE
 
 
 def _can_be_sent(text: str) -> bool:

@@ -6,7 +6,7 @@ Knows nothing about how anything is fetched.
 import argparse
 import sys
 
-from backend.cli.commands import DONE, print_json
+from backend.cli.commands import DONE, print_listed
 from backend.jobs.stock import Stored
 from backend.services import Services
 from backend.text import say
@@ -28,14 +28,11 @@ def downloads(args: argparse.Namespace, services: Services) -> int:
         print(say(language, "fetchui.freed", bytes=services.stock.delete_unused()), file=sys.stderr)
         return DONE
     found = services.stock.all()
-    if args.json:
-        print_json(found)
-        return DONE
-    for one in found:
-        print(f"{bytes_text(one.bytes):>9}  {one.name}  {_state(one, language)}")
-    if not found:
-        print(say(language, "fetchui.none"), file=sys.stderr)
-    return DONE
+    return print_listed(found, lambda one: _line(one, language), none="fetchui.none", args=args, services=services)
+
+
+def _line(one: Stored, language: str) -> str:
+    return f"{bytes_text(one.bytes):>9}  {one.name}  {_state(one, language)}"
 
 
 def _state(one: Stored, language: str) -> str:

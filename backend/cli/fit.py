@@ -62,7 +62,8 @@ def lines(outlook: Outlook, language: str) -> Iterator[str]:
 
 def _way(one: Fit, language: str) -> Iterator[str]:
     needs = bytes_text(sum(memory.total for memory in one.needs.values()))
-    name = say(language, "fit.table.bits", place=place(one), bits=one.way.bits)
+    key = "ggufready.way" if one.way.stored else "fit.table.bits"
+    name = say(language, key, place=place(one), bits=one.way.bits)
     yield f"\n{name:<20} {needs:>9}  {say(language, f'fit.{one.verdict}')}"
     yield f"  {tell(language, one.why)}"
     if one.remedy is not None:

@@ -6,7 +6,7 @@ Knows nothing about how a job does its work.
 import argparse
 import sys
 
-from backend.cli.commands import DONE, print_json
+from backend.cli.commands import DONE, print_listed
 from backend.cli.setup import ending, follow
 from backend.errors import JobError
 from backend.jobs.view import JobState, JobView
@@ -39,14 +39,7 @@ def jobs(args: argparse.Namespace, services: Services) -> int:
         print(say(language, "jobs.cancelled", name=view.model, bytes=freed), file=sys.stderr)
         return DONE
     found = services.jobs.views()
-    if args.json:
-        print_json(found)
-        return DONE
-    for view in found:
-        print(_line(view, language))
-    if not found:
-        print(say(language, "jobs.none"), file=sys.stderr)
-    return DONE
+    return print_listed(found, lambda view: _line(view, language), none="jobs.none", args=args, services=services)
 
 
 def _find(wanted: str, services: Services) -> JobView:

@@ -34,7 +34,7 @@ def models(args: argparse.Namespace, services: Services) -> int:
     Raises:
         CriaError: it cannot be done.
     """
-    if not args.export and (args.layout or args.lora or args.copy_dtype or args.name):
+    if not args.export and (args.layout or args.lora or args.copy_dtype or (args.name and not args.adopt)):
         raise UsageError("models.only_export")
     if args.template and not args.repair:
         raise UsageError("models.only_repair")
@@ -144,6 +144,26 @@ def _undo(args: argparse.Namespace, services: Services) -> int:
     return _shown(args, services, args.undo)
 
 
+def _drop(args: argparse.Namespace, services: Services) -> int:
+    freed = services.shelf.drop(args.drop_converted)
+    _say(services, "quantised.dropped", name=args.drop_converted, bytes=freed)
+    return _shown(args, services, args.drop_converted)
+
+
+def _adopt(args: argparse.Namespace, services: Services) -> int:
+    """Put a ready-made GGUF on the shelf; from another disk it is copied, which takes its time."""
+    name, shown = "", 0.0
+    for step in services.shelf.adopt(args.adopt, args.name or ""):
+        if isinstance(step, str):
+            name = step
+        elif time.monotonic() - shown > 1.0 or step.done == step.total:
+            shown = time.monotonic()
+            told = tell(services.settings.language, step.note) if step.note else ""
+            print(f"  {told}: {bytes_text(step.done)} / {bytes_text(step.total)}", file=sys.stderr)
+    _say(services, "ggufready.adopted", name=name)
+    return _shown(args, services, name)
+
+
 def _verify(args: argparse.Namespace, services: Services) -> int:
     """Read every file of a model again; Ctrl-C stops it."""
     job = services.shelf.check(args.verify)
@@ -163,7 +183,7 @@ def _watched(name: str, job: str, services: Services) -> JobView:
     shelf, printer = services.shelf, JobPrinter(services.settings.language)
     before = signal.signal(signal.SIGINT, lambda *_: shelf.cancel_check(name))
     try:
-        while (view := shelf.watch(job)).state in {JobState.RUNNING, JobState.QUEUED}:
+        while (view := shelf.watch(job)).state.is_active:
             printer.show(view)
             time.sleep(_POLL_S)
         printer.show(view)
@@ -176,6 +196,8 @@ def _watched(name: str, job: str, services: Services) -> JobView:
 def _export(args: argparse.Namespace, services: Services) -> int:
     """Make a copy that differs: in Meta's layout, with LoRAs folded in, or with other numbers; a set-up like any."""
     found = services.shelf.find(args.export)
+    if found.info.ready:
+        raise UsageError("ggufready.no_export", name=found.info.name)
     if not (args.layout or args.lora or args.copy_dtype):
         raise UsageError("models.nothing_to_export", name=found.info.name)
     if not args.name:
@@ -198,6 +220,8 @@ _DOING: Mapping[str, Callable[[argparse.Namespace, Services], int]] = {
     "rename": _rename,
     "repair": _repair,
     "undo": _undo,
+    "drop_converted": _drop,
     "verify": _verify,
     "export": _export,
+    "adopt": _adopt,
 }

@@ -11,7 +11,7 @@ from backend.engines import AUTO, ENGINES
 from backend.engines.base import EngineOptions
 from backend.errors import UsageError
 from backend.recipes import DTYPES, LAYOUTS, RULES
-from backend.settings import ROOT, Settings, new_token
+from backend.settings import REPLY_S, ROOT, Settings, new_token
 from backend.text import pick_language, say
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|GB|MB|G|M)?", re.IGNORECASE)
@@ -67,6 +67,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _minutes(text: str) -> float:
+    """Return seconds."""
+    if not re.fullmatch(r"\d{1,5}(\.\d{1,3})?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(say("en", "hard.bad_minutes", text=text[:40]))
+    return 60 * float(text)
+
+
 def _help(name: str) -> str:
     return say("en", f"cli.help.{name}").replace("%", "%%")
 
@@ -79,6 +86,7 @@ def _engine_flags(parser: argparse.ArgumentParser, *, command: bool = False) -> 
     bits = group.add_mutually_exclusive_group()
     bits.add_argument("--load-8bit", action="store_const", const=8, dest="bits", help=_help("load_8bit"))
     bits.add_argument("--load-4bit", action="store_const", const=4, dest="bits", help=_help("load_4bit"))
+    group.add_argument("--keep-quantised", action="store_true", help=say("en", "quantised.help_keep"))
     group.add_argument("--num-gpus", type=int, default=0, metavar="N", help=_help("num_gpus"))
     group.add_argument("--gpus", type=gpu_list, default=(), metavar="0,1", help=_help("gpus"))
     group.add_argument("--max-gpu-memory", type=size_bytes, default=0, metavar="20GiB", help=_help("max_gpu_memory"))
@@ -90,6 +98,8 @@ def _engine_flags(parser: argparse.ArgumentParser, *, command: bool = False) -> 
     group.add_argument("--idle-unload", type=int, default=0, metavar="MINUTES", help=idle)
     group.add_argument("--url", default="", metavar="URL", help=url)
     group.add_argument("--api-key-file", default="", metavar="FILE", help=key)
+    lora = say("en", "attach.help")
+    group.add_argument("--lora", action="append", default=[], metavar="FOLDER[=SCALE]", help=lora, dest="attach")
     if command:
         for action in group._group_actions:
             action.default = argparse.SUPPRESS
@@ -107,6 +117,8 @@ def _common_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SU
 def _server_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", action="store_true", help=_help("listen"))
     parser.add_argument("--listen-port", "--port", type=_port, default=7860, metavar="PORT", help=_help("listen_port"))
+    limit = say("en", "hard.reply_limit", minutes=round(REPLY_S / 60))
+    parser.add_argument("--reply-limit", type=_minutes, default=REPLY_S, metavar="MINUTES", help=limit, dest="reply_s")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=_help("allow_host"))
     parser.add_argument("--admin-token", default="", metavar="TOKEN", help=_help("admin_token"))
     parser.add_argument("--api-key", default="", metavar="KEY", help=_help("api_key"))
@@ -174,6 +186,8 @@ def _models_flags(models: argparse.ArgumentParser) -> None:
     which = models.add_mutually_exclusive_group()
     for name in ("verify", "repair", "undo", "export"):
         which.add_argument(f"--{name}", metavar="NAME", help=words(name))
+    which.add_argument("--adopt", metavar="FILE", help=say("en", "ggufready.help_adopt"))
+    which.add_argument("--drop-converted", metavar="NAME", help=say("en", "quantised.help_drop"))
     which.add_argument("--rename", nargs=2, metavar=("OLD", "NEW"), help=words("rename"))
     which.add_argument("--delete", metavar="NAME", help=_help("delete"))
     models.add_argument("--template", metavar="NAME", help=words("template"))
@@ -240,6 +254,7 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         idle_minutes=args.idle_unload,
         url=args.url,
         key_file=args.api_key_file,
+        keep_quantised=args.keep_quantised,
     )
 
 
@@ -263,4 +278,5 @@ def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         root_path=args.root_path.rstrip("/"),
         language=pick_language(None, locale),
         debug=bool(args.debug),
+        reply_s=args.reply_s,
     )

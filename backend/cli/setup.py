@@ -124,17 +124,17 @@ def _planned(
     recipe: Recipe, args: argparse.Namespace, services: Services
 ) -> tuple[Plan, Findings | None, SourceError | None]:
     """Return a plan as exact as can be told now, what its sources tell, and why it is only an estimate."""
-    self_test = not args.no_self_test
+    self_test, problem = not args.no_self_test, None
     try:
         plan = services.plan(recipe, name=args.name, self_test=self_test)
-        plan = dataclasses.replace(plan, keep_sources=not args.no_keep_sources)
-    except SourceError as problem:
+    except SourceError as found:
+        problem = found
         try:
-            estimate = services.estimate(recipe, name=args.name, self_test=self_test)
+            plan = services.estimate(recipe, name=args.name, self_test=self_test)
         except SourceError:
             raise problem from None  # nothing is known beforehand either
-        return dataclasses.replace(estimate, keep_sources=not args.no_keep_sources), None, problem
-    return *services.examine(plan), None
+    plan = dataclasses.replace(plan, keep_sources=not args.no_keep_sources)
+    return (plan, None, problem) if problem else (*services.examine(plan), None)
 
 
 def _print_plan(plan: Plan, recipe: Recipe, services: Services) -> None:
@@ -193,7 +193,7 @@ def _started(plan: Plan, services: Services) -> str:
     for view in services.jobs.views():
         if view.model != plan.name or view.state is JobState.DONE or not services.jobs.plan(view.id).same_work(plan):
             continue
-        if view.state in {JobState.RUNNING, JobState.QUEUED}:
+        if view.state.is_active:
             print(say(language, "cli.setup.running", job=view.id), file=sys.stderr)
         else:
             print(say(language, "cli.setup.resuming", job=view.id), file=sys.stderr)
@@ -220,7 +220,7 @@ def follow(job: str, services: Services) -> JobView:
                 printer.say_once(say(language, "fetchui.go_on"))
             view = services.jobs.view(job)
             printer.show(view)
-            if view.state not in {JobState.RUNNING, JobState.QUEUED}:
+            if not view.state.is_active:
                 return view
             time.sleep(_POLL_S)
     finally:

@@ -16,8 +16,8 @@ from pathlib import Path
 from backend.errors import MachineError
 from backend.text import Message, tell
 
-VERSION = 1
-SCHEMA = """
+SCHEMAS = (  # each makes the next version out of the one before
+    """
 CREATE TABLE conversations (
     id       TEXT PRIMARY KEY,
     owner    TEXT NOT NULL,
@@ -41,7 +41,10 @@ CREATE TABLE messages (
     created           REAL NOT NULL
 );
 CREATE INDEX messages_by_conversation ON messages (conversation, id);
-"""
+""",
+    "ALTER TABLE messages ADD COLUMN loras TEXT NOT NULL DEFAULT '[]'",  # JSON: [name, scale] of those that took part
+)
+VERSION = len(SCHEMAS)
 _WAIT_S = 2.0  # for another process that writes just now
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -132,9 +135,9 @@ class Database:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
                 raise MachineError("conversations.newer", path=str(self._path), found=found, known=VERSION)
-            if found == 0:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
+            for statement in ";".join(SCHEMAS[found:]).split(";"):
+                connection.execute(statement)
+            if found < VERSION:
                 connection.execute(f"PRAGMA user_version={VERSION}")
 
     def _explained(self, problem: sqlite3.DatabaseError) -> MachineError:

@@ -8,7 +8,7 @@ from backend.engines.base import Finish, Sampling, Usage
 
 SELECT = "SELECT id, title, settings, created FROM conversations"
 SELECT_MESSAGES = (
-    "SELECT id, role, text, model, finish, prompt_tokens, completion_tokens, first_token_s, decode_s, created"
+    "SELECT id, role, text, model, finish, prompt_tokens, completion_tokens, first_token_s, decode_s, created, loras"
     " FROM messages"
 )
 
@@ -26,7 +26,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """One turn. ``finish`` is ``None`` for what a person wrote and for a reply that still grows."""
+    """One turn. ``finish`` is ``None`` for what a person wrote and for a reply that still grows.
+
+    ``loras`` are (name, scale) of the attached adapters that took part in a reply.
+    """
 
     id: int
     role: Literal["user", "assistant"]
@@ -35,6 +38,7 @@ class StoredMessage:
     finish: Finish | None
     usage: Usage
     created: float
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 def read_conversation(row: tuple[Any, ...]) -> Conversation:
@@ -42,15 +46,18 @@ def read_conversation(row: tuple[Any, ...]) -> Conversation:
     name, title, settings, created = row
     kept = json.loads(settings)
     known = {one.name for one in fields(Sampling)}
-    sampling = Sampling(**{key: value for key, value in kept.get("sampling", {}).items() if key in known})
-    return Conversation(name, title, kept.get("system", ""), sampling, created)
+    fitting = {key: value for key, value in kept.get("sampling", {}).items() if key in known}
+    if fitting.get("loras") is not None:  # JSON knows lists only
+        fitting["loras"] = tuple((name, scale) for name, scale in fitting["loras"])
+    return Conversation(name, title, kept.get("system", ""), Sampling(**fitting), created)
 
 
 def read_message(row: tuple[Any, ...]) -> StoredMessage:
     """Build a message from a row of ``SELECT_MESSAGES``."""
-    name, role, text, model, finish, prompt, completion, first_s, decode_s, created = row
+    name, role, text, model, finish, prompt, completion, first_s, decode_s, created, loras = row
     usage = Usage(prompt, completion, first_s, decode_s)
-    return StoredMessage(name, role, text, model, Finish(finish) if finish else None, usage, created)
+    parts = tuple((lora, scale) for lora, scale in json.loads(loras))
+    return StoredMessage(name, role, text, model, Finish(finish) if finish else None, usage, created, parts)
 
 
 def storable(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -116,14 +116,16 @@ class Conversations:
             _check_room(db, owner)
             return message
 
-    def begin_reply(self, owner: str, conversation: str, *, model: str) -> GrowingReply:
-        """Add an empty reply and return the hand that writes it.
+    def begin_reply(
+        self, owner: str, conversation: str, *, model: str, loras: Sequence[tuple[str, float]] = ()
+    ) -> GrowingReply:
+        """Add an empty reply and return the hand that writes it. ``loras``: the attached adapters that take part.
 
         Raises:
             UsageError: the conversation is full.
         """
         with self._found(owner, conversation) as db:
-            message = self._add(db, conversation, "assistant", "", model=model)
+            message = self._add(db, conversation, "assistant", "", model=model, loras=loras)
         return GrowingReply(self._database, message, conversation)
 
     def edit(self, owner: str, conversation: str, message: int, text: str) -> None:
@@ -159,7 +161,9 @@ class Conversations:
         with self._found(owner, conversation) as db:
             return _last_question(db, conversation)[0]
 
-    def regenerate(self, owner: str, conversation: str, question: int, *, model: str) -> GrowingReply:
+    def regenerate(
+        self, owner: str, conversation: str, question: int, *, model: str, loras: Sequence[tuple[str, float]] = ()
+    ) -> GrowingReply:
         """Put an empty reply in the place of the one to the last question; return the hand that writes it.
 
         Raises:
@@ -169,7 +173,7 @@ class Conversations:
             if not question or _last_question(db, conversation)[0] != question:
                 raise UsageError("conversations.not_yours_to_edit")
             db.execute("DELETE FROM messages WHERE conversation = ? AND id > ?", (conversation, question))
-            message = self._add(db, conversation, "assistant", "", model=model)
+            message = self._add(db, conversation, "assistant", "", model=model, loras=loras)
         return GrowingReply(self._database, message, conversation)
 
     def clear(self, owner: str, conversation: str) -> None:
@@ -218,13 +222,22 @@ class Conversations:
         db.execute(_PRUNE, (_MAX_EMPTY,))
         return read_conversation(db.execute(f"{SELECT} WHERE id = ?", (name,)).fetchone())
 
-    def _add(self, db: sqlite3.Connection, conversation: str, role: str, text: str, *, model: str = "") -> int:
+    def _add(
+        self,
+        db: sqlite3.Connection,
+        conversation: str,
+        role: str,
+        text: str,
+        *,
+        model: str = "",
+        loras: Sequence[tuple[str, float]] = (),
+    ) -> int:
         count = db.execute("SELECT count(*) FROM messages WHERE conversation = ?", (conversation,)).fetchone()[0]
         if count + (2 if role == "user" else 1) > MAX_MESSAGES:  # a question leaves room for its reply
             raise UsageError("conversations.full", most=MAX_MESSAGES)
         made = db.execute(
-            "INSERT INTO messages (conversation, role, text, model, created) VALUES (?, ?, ?, ?, ?)",
-            (conversation, role, storable(text), model, self._clock()),
+            "INSERT INTO messages (conversation, role, text, model, loras, created) VALUES (?, ?, ?, ?, ?, ?)",
+            (conversation, role, storable(text), model, json.dumps(loras), self._clock()),
         )
         return int(made.lastrowid or 0)
 

@@ -28,15 +28,26 @@ class EngineKind:
     quantisers: tuple[str, ...] = ()  # packages that 8-bit and 4-bit need
     programs: tuple[str, ...] = ()  # that must be installed, here or in an environment of their own
     cpu_only: bool = False
+    attaches: bool = False  # it computes with LoRAs that are not merged
+    opens_gguf: bool = False  # it loads a ready-made GGUF file
 
 
 AUTO = "auto"  # no engine: ``choice`` picks one for the machine and the model
 USUAL = "transformers"
 ENGINES: Mapping[str, EngineKind] = {
     "transformers": EngineKind(
-        "backend.engines.transformers_server", ("torch", "transformers", "accelerate"), quantisers=("bitsandbytes",)
+        "backend.engines.transformers_server",
+        ("torch", "transformers", "accelerate"),
+        quantisers=("bitsandbytes",),
+        attaches=True,
     ),
-    "llamacpp": EngineKind("backend.engines.llamacpp_server", ("xllamacpp", "gguf", "transformers"), cpu_only=True),
+    "llamacpp": EngineKind(
+        "backend.engines.llamacpp_server",
+        ("xllamacpp", "gguf", "transformers"),
+        cpu_only=True,
+        attaches=True,
+        opens_gguf=True,
+    ),
     "vllm": EngineKind("backend.engines.relay.vllm", has_family=True, programs=("vllm",)),
     "remote": EngineKind("backend.engines.relay.remote", computes=False, is_remote=True),
     "echo": EngineKind("backend.engines.echo", computes=False),

@@ -4,10 +4,11 @@ An engine is a process that has one model loaded and speaks the OpenAI chat prot
 about any particular engine, about pages, or about where models come from.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, Protocol
 
 from backend.errors import CriaError
@@ -18,6 +19,30 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Role = Literal["system", "user", "assistant"]
 
 
+MOST_LORAS = 8  # attached at once
+MOST_SCALE = 100.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One adapter to attach to a loaded base, without merging. ``folder`` is an absolute path.
+
+    ``scale`` multiplies the strength it was trained with; 0 switches it off. ``name`` is what people and requests call
+    it.
+    """
+
+    folder: str
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The name of its folder; of a download, which lies in ORG--NAME/COMMIT, that of its repository."""
+        path = PurePath(self.folder)
+        repository = path.parent.name.partition("--")[2] if _COMMIT.fullmatch(path.name) else ""
+        return repository or path.name
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How to load a model. ``num_gpus`` 0 means "as many as needed"; ``gpus`` names them by index instead.
@@ -25,6 +50,7 @@ class EngineOptions:
     ``max_gpu_memory`` is bytes per GPU (0: no cap); ``context`` is tokens (0: what the model was made for). After
     ``idle_minutes`` without a request the model gives its memory back until somebody asks again (0: never). ``url``,
     ``remote_model`` (empty: the first one there) and ``key_file`` (a path, never the key) are for a server elsewhere.
+    ``keep_quantised``: weights that bitsandbytes quantises are written beside the model, for the next load.
     """
 
     engine: str = "auto"  # or a name of ``ENGINES``; ``choice`` says what automatic means
@@ -39,17 +65,24 @@ class EngineOptions:
     url: str = ""
     remote_model: str = ""
     key_file: str = ""
+    loras: tuple[Lora, ...] = ()
+    keep_quantised: bool = False
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to pick tokens. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch those filters off."""
+    """How to pick tokens. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch those filters off.
+
+    ``loras`` are (name, scale) of the attached adapters that take part in this reply; those not named are off. None:
+    all of them, each at the scale it was attached with.
+    """
 
     temperature: float = 0.7
     top_p: float = 0.95
     top_k: int = 40
     repetition_penalty: float = 1.0
     max_new_tokens: int = 512
+    loras: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,18 +99,22 @@ class Finish(StrEnum):
     STOP = "stop"  # the model said it was done, or a stop string came
     LENGTH = "length"  # max_new_tokens reached
     CONTEXT = "context"  # the model's context is full
+    TIME = "time"  # it took longer than this server allows one reply
     CANCELLED = "cancelled"  # somebody pressed Stop or left
     ERROR = "error"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one request, and seconds until its first token and from first to last."""
+    """Token counts of one request, and seconds until its first token and from first to last. Of the prompt,
+    ``cached_tokens`` were not computed again, as an earlier request had begun alike.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     first_token_s: float = 0.0
     decode_s: float = 0.0
+    cached_tokens: int = 0
 
     @property
     def tokens_per_s(self) -> float:
@@ -138,7 +175,8 @@ class EngineStatus:
     waiting: int = 0
     tokens_per_s: float = 0.0  # all requests together, last seconds
     memory_bytes: int = 0  # resident memory of the engine process
-    gpu_memory_bytes: int = 0
+    gpu_memory_bytes: int = 0  # of all GPUs
+    gpu_memory_each: tuple[tuple[int, int], ...] = ()  # (GPU, bytes of it)
     pid: int = 0
     slots: int = 0  # replies that are computed at once
     computed_tokens: int = 0  # since this process began

@@ -18,11 +18,21 @@ from backend.hardware import Hardware
 from backend.library import CONVERTED
 from backend.storage import free_bytes
 from backend.text import Message
-from backend.weights.gguf_layout import check_convertible, converted_bytes
-from backend.weights.gguf_vocabulary import MOST_ENDS
+from backend.weights.gguf_kinds import check_convertible
+from backend.weights.gguf_layout import converted_bytes
+from backend.weights.gguf_ready import holds_ready
+from backend.weights.gguf_vocabulary import MOST_ENDS, can_express
 
 ON_CPU = "llamacpp"
 KIND_OF_BITS = {16: "f16", 8: "q8_0", 4: "q4_k"}
+_UNKNOWN = "gguf.instead.kind"
+_INSTEAD = {  # what is said of an error; of every other, that llama.cpp does not know this kind of model
+    "gguf.rope": "gguf.instead.rope",
+    "gguf.setting": "gguf.instead.setting",
+    "weights.tensor_missing": "gguf.instead.tensor",
+    "weights.tensor_shape": "gguf.instead.tensor",
+    "weights.tensor_unknown": "gguf.instead.tensor",
+}
 _SPARE = 2_000_000_000  # bytes of disk that are left alone
 _FLAGS = frozenset(("avx2", "fma", "f16c", "bmi2"))  # what the wheel was built for
 _CPUINFO = Path("/proc/cpuinfo")
@@ -31,10 +41,12 @@ _CPUINFO = Path("/proc/cpuinfo")
 def choose_engine(options: EngineOptions, machine: Hardware, folder: Path) -> tuple[EngineOptions, Message | None]:
     """Return the options with the engine that computes, and why it is not the fastest one where that is worth saying.
 
-    What cannot be loaded at all gets the usual engine; that one says why.
+    What cannot be loaded at all gets the usual engine; that one says why. A ready-made GGUF file is llama.cpp's alone.
     """
     if options.engine != AUTO:
         return options, None
+    if holds_ready(folder):
+        return replace(options, engine=ON_CPU), None
     usual = replace(options, engine=USUAL)
     wants_gpu = options.device in ("cuda", "mps") or options.num_gpus or options.gpus or options.max_gpu_memory
     has_gpu = options.device == "auto" and (machine.gpus or machine.mps)
@@ -44,22 +56,27 @@ def choose_engine(options: EngineOptions, machine: Hardware, folder: Path) -> tu
         opened = open_folder(folder)
     except WeightsError:
         return usual, None
-    why = _why_not(opened, options.bits)
+    why = _why_not(opened, options)
     return (usual, why) if why else (replace(options, engine=ON_CPU), None)
 
 
-def _why_not(folder: ModelFolder, bits: int) -> Message | None:
+def _why_not(folder: ModelFolder, options: EngineOptions) -> Message | None:
     """Return what keeps llama.cpp from computing this model here."""
+    bits = options.bits
     if any(importlib.util.find_spec(package) is None for package in ENGINES[ON_CPU].packages):
         return Message("gguf.instead.missing")
     if not has_instructions():
         return Message("gguf.instead.processor")
     try:
-        check_convertible(folder.checkpoint)
+        form = check_convertible(folder.checkpoint)
     except WeightsError as problem:
-        return Message("gguf.instead.rope" if problem.key == "gguf.rope" else "gguf.instead.kind")
+        return Message(_INSTEAD.get(problem.key, _UNKNOWN), problem.params)
+    if options.context > form.longest:
+        return Message("gguf.instead.context", {"most": form.longest})
     if len(folder.eos) > MOST_ENDS:
         return Message("gguf.instead.ends")
+    if not can_express(folder.path):
+        return Message("gguf.instead.tokenizer")
     place = folder.path / CONVERTED
     if any(place.glob(f"{KIND_OF_BITS[bits]}-*.gguf")):
         return None  # made before; if it is out of date, its room becomes free

@@ -22,6 +22,8 @@ from backend.text import has
 
 CONNECT_TIMEOUT_S = 10.0
 _MAX_EVENT = 16 << 20  # bytes of one line; more is not a chat chunk
+_MAX_REFUSAL = 1 << 20  # bytes
+_REFUSAL_S = 10.0
 _MOST_OF_A_TOKEN = 256  # characters; another server need not keep to the number of tokens that it was asked for
 
 
@@ -123,7 +125,7 @@ async def _pieces(endpoint: Endpoint, messages: Sequence[ChatMessage], sampling:
             ) as response,
         ):
             if response.status_code != httpx.codes.OK:
-                raise _refusal(response.status_code, await response.aread())
+                raise _refusal(response.status_code, await _said(response))
             ended, room = _Ended(), _MOST_OF_A_TOKEN * sampling.max_new_tokens
             async for chunk in _events(response):
                 try:
@@ -140,6 +142,18 @@ async def _pieces(endpoint: Endpoint, messages: Sequence[ChatMessage], sampling:
     if ended.finish is None:
         raise EngineError("engine.cut_off")
     yield Piece("", ended.tokens, ended.finish, ended.usage or Usage(completion_tokens=ended.tokens))
+
+
+async def _said(response: httpx.Response) -> bytes:
+    """Return what a refusal says, or as much of it as comes soon: another server need not come to an end."""
+    body = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REFUSAL_S):
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > _MAX_REFUSAL:
+                    break
+    return body
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[Mapping[str, Any]]:

@@ -12,18 +12,23 @@ from pathlib import Path
 
 from backend.dimensions import Dimensions, dimensions_from_config
 from backend.engines import AUTO, ENGINES, USUAL, is_installed
+from backend.engines.adapters import count_numbers
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
 from backend.engines.choice import ON_CPU, has_instructions
 from backend.engines.folder import small_json
+from backend.fit.formats import ITEM
 from backend.fit.measured import GPU, LLAMACPP, RAM, Load, Measured, Memo, Speeds
 from backend.fit.result import Fit, Outlook, Way
-from backend.fit.speeds import measure
+from backend.fit.speeds import measure, memory_rate
 from backend.fit.verdict import Asked, Known, look
 from backend.hardware import Hardware
 from backend.library import ModelInfo, read_model
+from backend.weights.gguf_ready import dimensions_in, glance
 
 WEEK_S = 7 * 24 * 3600.0
 PAUSE_S = 30.0  # nobody needs it more often, however many people press
+_STEADY = 1.1  # a memory that is faster by less than this is as fast as before: no verdict shall turn on a breath
+_NEWS = 0.05  # a speed that differs by less from the one that is remembered is not worth writing down
 _FORETOLD = (AUTO, USUAL, ON_CPU)  # the engines whose memory is foretold
 
 
@@ -46,9 +51,9 @@ class _Expected:
     correction: int
     before: int | None
 
-    def load(self, held: int, now: float) -> Load:
+    def load(self, held: int, now: float, rate: float) -> Load:
         """Return what there is to remember."""
-        return Load(self.model, self.way, self.predicted, held, self.kind, self.correction, now)
+        return Load(self.model, self.way, self.predicted, held, self.kind, self.correction, now, rate)
 
 
 class Fitting:
@@ -59,14 +64,26 @@ class Fitting:
         self._lock, self._measuring = threading.Lock(), threading.Lock()
         self._expected: _Expected | None = None
         self._kept: Forecast | None = None
+        self._rate = 0.0  # tokens a second, as remembered of what is loaded
 
     def measured(self) -> Measured:
         """Return what is remembered of this machine."""
         return self._memo.read()
 
+    def last(self, model: str, options: EngineOptions, way: Way) -> Load | None:
+        """Return what a model was like when it was loaded last in this way."""
+        return self._memo.read().load(model, _name(options, way))
+
     def held(self, model: str) -> tuple[Load, ...]:
         """Return what a model was foretold to hold and held when it was loaded last, each way of loading once."""
         return tuple(one for one in self._memo.read().loads if one.model == model)
+
+    def measure_memory(self) -> None:
+        """Measure the memory alone, if that was never done: verdicts turn on it, so it comes before the first one."""
+        with self._measuring:
+            known = self._memo.read().speeds or Speeds()
+            if known.memory is None:
+                self._memo.keep_speeds(replace(known, memory=memory_rate()))
 
     def measure_speeds(self, folder: Path, *, again: bool = False) -> Speeds:
         """Return this machine's speeds; measured now if they never were, a week ago, or ``again``. Takes a second."""
@@ -75,8 +92,9 @@ class Fitting:
             if known is not None and 0 <= self._clock() - known.at < (PAUSE_S if again else WEEK_S):
                 return known
             found = measure(folder, now=self._clock)
-            if known is not None and known.memory and found.memory:  # whoever else computes now does not always
-                found = replace(found, memory=max(known.memory, found.memory))
+            # Whoever else computes now does not always: a slower memory than before is believed as little.
+            if known is not None and known.memory and (found.memory or 0.0) < known.memory * _STEADY:
+                found = replace(found, memory=known.memory)
             self._memo.keep_speeds(found)
             return found
 
@@ -93,7 +111,8 @@ class Fitting:
         """Note what a load that begins now will hold; nothing where that cannot be told."""
         known, model = self._memo.read(), folder.name
         size = dimensions_of(read_model(folder)) if folder.is_dir() else None
-        fit = _chosen(self.look(size, hardware, options, measured=known), options, hardware)
+        fit = chosen(self.look(size, hardware, options, measured=known), options, hardware)
+        beside = count_numbers(options.loras)
         with self._lock:
             self._expected = self._kept = None
             if fit is None or not fit.context or options.engine not in _FORETOLD:
@@ -104,14 +123,16 @@ class Fitting:
             self._expected = _Expected(
                 model,
                 way,
-                sum(memory.total for memory in fit.needs.values()),
+                sum(memory.total for memory in fit.needs.values()) + beside * ITEM[fit.way.dtype],
                 kind,
                 correction * max(1, len(fit.way.gpus)),
                 last.measured if last else None,
             )
 
-    def compare(self, status: EngineStatus) -> Forecast | None:
+    def compare(self, status: EngineStatus, rate: float = 0.0) -> Forecast | None:
         """Return forecast and fact of the model that is loaded, and remember them; None where there is no forecast.
+
+        ``rate``: tokens a second of its last reply that had the engine to itself, 0 while there was none.
 
         The first look at a ready engine counts: it has answered once by then, and later its libraries' own reserves
         grow with what people ask.
@@ -120,16 +141,26 @@ class Fitting:
             wanted = self._expected
             if wanted is None or status.model != wanted.model or status.state is not EngineState.READY:
                 return None
+            if (wanted.kind == LLAMACPP) != (status.options.engine == ON_CPU):  # another engine stood in for it
+                return None
             gpu = wanted.kind == GPU
             held = status.gpu_memory_bytes if gpu else status.memory_bytes
             if self._kept is None and held:
                 self._kept = Forecast(wanted.predicted, held, gpu, wanted.before)
-                self._memo.keep_load(wanted.load(held, self._clock()))
+                last = self._memo.read().load(wanted.model, wanted.way)
+                self._rate = last.tokens_per_s if last else 0.0
+                self._memo.keep_load(wanted.load(held, self._clock(), self._rate))
+            if self._kept is not None and rate and abs(rate - self._rate) > _NEWS * self._rate:
+                self._rate = rate
+                self._memo.keep_load(wanted.load(self._kept.measured, self._clock(), rate))
             return self._kept
 
 
 def dimensions_of(model: ModelInfo) -> Dimensions | None:
-    """Return the dimensions of a model on the shelf from its config.json, its context as it was set up."""
+    """Return the dimensions of a model on the shelf from its config.json, its context as it was set up; of a ready-made
+    GGUF, from what it says itself."""
+    if model.ready:
+        return dimensions_in(glance(model.folder, model.ready), model.bytes)
     size = dimensions_from_config(small_json(model.folder / "config.json"))
     return replace(size, context=model.context) if size and model.context else size
 
@@ -167,11 +198,12 @@ def best_options(outlook: Outlook, given: EngineOptions, hardware: Hardware) -> 
     )
 
 
-def _chosen(outlook: Outlook, options: EngineOptions, hardware: Hardware) -> Fit | None:
+def chosen(outlook: Outlook, options: EngineOptions, hardware: Hardware) -> Fit | None:
     """Return the way that these options mean, as the engine will choose it."""
     device = options.device
     if device == "auto":
-        device = "cuda" if any(fit.way.gpus for fit in outlook.ways) else "mps" if hardware.mps else "cpu"
+        there = {fit.way.device for fit in outlook.ways}
+        device = next((one for one in ("cuda", "mps") if one in there), "cpu")
     ways = [fit for fit in outlook.ways if fit.way.device == device and fit.way.bits == options.bits]
     asked = len(options.gpus) or options.num_gpus
     if device == "cuda" and asked:
@@ -190,4 +222,5 @@ def _has_llamacpp(options: EngineOptions) -> bool:
 def _name(options: EngineOptions, way: Way) -> str:
     """Return what tells one way of loading from another."""
     asked = f"{options.dtype} {options.context} {options.max_gpu_memory}"
-    return f"{way.engine or way.device} {len(way.gpus)} {way.bits} {asked}"
+    names = " ".join(sorted(lora.name for lora in options.loras))
+    return f"{way.engine or way.device} {len(way.gpus)} {way.bits} {asked} {names}".strip()

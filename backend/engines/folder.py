@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from backend.engines import EngineKind
+from backend.engines.adapters import open_loras
 from backend.engines.base import EngineOptions
 from backend.errors import UsageError, WeightsError
 from backend.library import RECORD
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.disk import read_json
+from backend.weights.gguf_ready import ReadyGguf, holds_ready, open_ready, stated_context
 from backend.weights.huggingface import open_huggingface
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
@@ -46,6 +48,8 @@ def open_folder(folder: Path) -> ModelFolder:
     """
     if not folder.is_dir():
         raise WeightsError("engine.no_folder", folder=str(folder))
+    if holds_ready(folder):
+        raise WeightsError("ggufready.engine", folder=folder.name)
     checkpoint = open_huggingface(folder)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise WeightsError("engine.no_tokenizer", folder=str(folder))
@@ -68,12 +72,30 @@ def wanted_context(folder: ModelFolder, asked: int) -> int:
     return asked or folder.context
 
 
+def check_ready(folder: Path, options: EngineOptions) -> ReadyGguf:
+    """Open a folder's ready-made GGUF for these options.
+
+    Raises:
+        UsageError: they ask for what such a file cannot do.
+        WeightsError: it is not one that can be loaded.
+    """
+    if options.bits != 16:
+        raise UsageError("ggufready.bits", bits=options.bits, folder=folder.name)
+    if options.loras:
+        raise UsageError("ggufready.loras", folder=folder.name)
+    ready = open_ready(folder)
+    most = stated_context(ready.values)
+    if options.context > most:
+        raise UsageError("engine.context_too_long", asked=options.context, most=most)
+    return ready
+
+
 def weights_bytes(folder: Path, options: EngineOptions, kind: EngineKind) -> int:
     """Return the bytes of the weights that an engine would read of a folder, 0 where it reads none.
 
     Raises:
         UsageError: more context than the model can do.
-        WeightsError: it is not a model that can be loaded.
+        WeightsError: it is not a model that can be loaded, or an adapter cannot be attached to it.
     """
     if kind.is_remote:
         return 0
@@ -81,8 +103,11 @@ def weights_bytes(folder: Path, options: EngineOptions, kind: EngineKind) -> int
         if not folder.is_dir():
             raise WeightsError("engine.no_folder", folder=str(folder))
         return 0
+    if kind.opens_gguf and holds_ready(folder):
+        return check_ready(folder, options).bytes
     opened = open_folder(folder)
     wanted_context(opened, options.context)
+    open_loras(opened.checkpoint, options.loras)
     return opened.checkpoint.nbytes
 
 

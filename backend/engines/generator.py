@@ -32,6 +32,7 @@ class Step:
     tokens: int
     finish: Finish | None = None
     prompt_tokens: int = 0  # in the last step, where only the computing end can count them
+    cached_tokens: int = 0  # in the last step: of the prompt, those that an earlier request had computed
 
 
 class Generator(Protocol):

@@ -7,18 +7,20 @@ HTTP.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
 from typing import cast
 
-from backend.engines.base import ChatEngine, ChatMessage, EngineStatus, Finish, Piece, Sampling, Waiting
+from backend.engines.base import ChatEngine, ChatMessage, EngineStatus, Finish, Piece, Sampling, Usage, Waiting
 from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
-from backend.engines.tally import Tally
+from backend.engines.tally import Latest, Tally
 from backend.errors import EngineError
+from backend.settings import REPLY_S
 
 TELL_S = 1.0  # how often somebody who waits is told where they stand
+_ENOUGH = 8  # tokens that a speed is taken from
 USUAL_SLOTS = 8  # as long as the engine has not said how many it has
 
 
@@ -27,6 +29,7 @@ class Limits:
     """Requests: of one person, of all people at one place and of one program at once, and how many may wait.
 
     Programs leave room for people. A place has a limit because whoever throws cookies away is a new person each time.
+    A reply that has not ended ``reply_s`` seconds after its turn came ends then (0: it may take for ever).
     """
 
     person: int = 4
@@ -34,6 +37,15 @@ class Limits:
     program: int = 32
     waiting: int = 64
     programs_waiting: int = 48
+    reply_s: float = REPLY_S
+
+
+@dataclass(frozen=True)
+class Live:
+    """How many wait, and what the last reply was like."""
+
+    waiting: int = 0
+    last: Latest = Latest()  # noqa: RUF009 - frozen
 
 
 class Line:
@@ -41,6 +53,7 @@ class Line:
 
     def __init__(self, limits: Limits = Limits(), tally: Tally | None = None) -> None:
         self.tally = tally or Tally()
+        self.reply_s = limits.reply_s
         self._limits = limits
         self._rota = Rota()
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
@@ -51,6 +64,15 @@ class Line:
     def waiting(self) -> int:
         """How many wait."""
         return len(self._rota.waiting)
+
+    @property
+    def busy(self) -> int:
+        """How many are being answered."""
+        return sum(self._rota.by_kind.values())
+
+    def live(self) -> "Live":
+        """Return how the queue stands now."""
+        return Live(self.waiting, self.tally.counts().last)
 
     def seat(self, engine: ChatEngine, who: str, *, program: bool = False, place: str = "") -> "Seat":
         """Return the engine as one asker gets it: through the queue. ``program`` is for whoever is no person.
@@ -106,7 +128,7 @@ class Line:
         """Call as many as there are free slots. A quarter of the slots, one at least, is kept from programs."""
         rota = self._rota
         for_programs = slots - max(1, slots // 4) if slots > 1 else slots
-        while sum(rota.by_kind.values()) < slots:
+        while self.busy < slots:
             ticket = rota.call(programs=rota.by_kind[PROGRAM] < for_programs)
             if ticket is None:
                 return
@@ -142,20 +164,46 @@ class Seat:
                 line.call(self._slots())  # an engine that was loaded meanwhile may have more of them
             line.tally.queued(time.monotonic() - began)
             stream = cast("AsyncGenerator[Piece, None]", self._engine.chat(messages, sampling))
-            async with aclosing(stream) as pieces:
-                async for piece in pieces:
+            async with aclosing(stream) as pieces, aclosing(_in_time(pieces, line.reply_s)) as timed:
+                async for piece in timed:
                     if told.take(piece):
-                        line.tally.first_token(time.monotonic() - began)
+                        told.waited = time.monotonic() - began
+                        line.tally.first_token(told.waited)
+                    told.alone = told.alone and line.busy == 1
                     yield piece
         except Exception:
             told.finish = Finish.ERROR
             raise
         finally:
             line.tally.reply(self._kind, told.finish, told.tokens)
+            if told.tokens:
+                line.tally.ended(told.latest(self.status().pid))
             line.leave(ticket, self._slots())
 
     def _slots(self) -> int:
         return self._engine.status().slots or USUAL_SLOTS
+
+
+async def _in_time(pieces: AsyncIterator[Piece], seconds: float) -> AsyncGenerator[Piece, None]:
+    """Yield the pieces that come in time; when it is over, one that says so. The caller closes the source."""
+    began = time.monotonic()
+    end = asyncio.get_running_loop().time() + seconds if seconds else None
+    tokens, first, last = 0, 0.0, 0.0
+    while True:
+        try:
+            async with asyncio.timeout_at(end) as limit:
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            yield Piece("", tokens, Finish.TIME, Usage(0, tokens, max(0.0, first - began), last - first))
+            return
+        if piece.tokens > tokens:
+            tokens, last = piece.tokens, time.monotonic()
+            first = first or last
+        yield piece
 
 
 @dataclass
@@ -164,9 +212,17 @@ class _Told:
 
     tokens: int = 0
     finish: Finish = Finish.CANCELLED
+    waited: float = 0.0  # seconds until the first token
+    alone: bool = True  # nobody else was being answered
+    usage: Usage = Usage()  # noqa: RUF009 - frozen
 
     def take(self, piece: Piece) -> bool:
         """Note a piece; tell whether it brought the first token."""
-        first = not self.tokens and piece.tokens > 0
+        first, self.usage = not self.tokens and piece.tokens > 0, piece.usage or self.usage
         self.tokens, self.finish = max(self.tokens, piece.tokens), piece.finish or self.finish
         return first
+
+    def latest(self, pid: int) -> Latest:
+        """Return what there is to say of it, once it has ended; a speed only of more than a few words."""
+        counts = self.alone and self.tokens >= _ENOUGH
+        return Latest(pid, self.waited, self.usage.tokens_per_s if counts else 0.0)

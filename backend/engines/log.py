@@ -15,7 +15,7 @@ import psutil
 
 TAIL_LINES = 50
 KEPT = 5  # log files of engines that are gone
-_LINE_LIMIT = 2000  # characters kept of a line
+_LINE_LIMIT = 2000  # bytes kept together; a longer line is several: progress bars never end theirs
 _FILE_LIMIT = 10_000_000  # bytes written to the file
 
 
@@ -31,14 +31,14 @@ class EngineLog:
 
     def _read(self, stream: IO[bytes], folder: Path) -> None:
         written = 0
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, stream:
             file: IO[str] | None = None
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 clear_old_logs(folder)
                 file = stack.enter_context((folder / self.name).open("w", encoding="utf-8"))
-            for raw in stream:
-                line = raw.decode("utf-8", "replace").rstrip()[:_LINE_LIMIT]
+            for raw in iter(lambda: stream.readline(_LINE_LIMIT), b""):
+                line = raw.decode("utf-8", "replace").rstrip()
                 self._lines.append(line)
                 if file is not None and written < _FILE_LIMIT:
                     with contextlib.suppress(OSError):

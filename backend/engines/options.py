@@ -1,6 +1,7 @@
 """Which load options can work together on which machine. Pure functions; knows nothing about processes or models."""
 
 from backend.engines import AUTO, USUAL, find_engine, require_packages
+from backend.engines.adapters import check_loras
 from backend.engines.base import EngineOptions
 from backend.engines.relay.address import check_url
 from backend.errors import UsageError
@@ -18,6 +19,9 @@ def check_options(options: EngineOptions, hardware: Hardware) -> None:
     """
     kind = find_engine(USUAL if options.engine == AUTO else options.engine)  # automatic asks no more than that
     _check_numbers(options)
+    check_loras(options)
+    if options.loras and not kind.attaches:
+        raise UsageError("attach.engine", engine=options.engine)
     if kind.is_remote:
         check_url(options.url)
     if kind.programs and options.device in ("cpu", "mps"):
@@ -41,6 +45,8 @@ def check_options(options: EngineOptions, hardware: Hardware) -> None:
 def _check_numbers(options: EngineOptions) -> None:
     if options.bits not in (16, 8, 4):
         raise UsageError("engine.bits", bits=options.bits)
+    if options.keep_quantised and options.bits == 16:
+        raise UsageError("quantised.keep_nothing")
     for name in ("num_gpus", "max_gpu_memory", "idle_minutes"):
         if getattr(options, name) < 0:
             raise UsageError("engine.negative", name=name, value=getattr(options, name))

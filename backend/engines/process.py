@@ -27,6 +27,7 @@ from backend.settings import ROOT
 
 START_TIMEOUT_S = 60.0
 TERM_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 10.0  # Linux ends nobody in the midst of a system call, and a driver may never come back from one
 _DEATH_NOTICE_S = 2.0
 _DROPPED = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "hf_token", "hugging_face_hub_token", "hf_endpoint")
 _SET = {
@@ -110,6 +111,11 @@ class EngineProcess:
         """The child's process id."""
         return self._child.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was given up or has ended by itself."""
+        return self._fault is not None or self._child.poll() is not None
+
     def death(self) -> EngineError | None:
         """Return why it was given up or how it ended by itself; None while it runs."""
         if self._fault is not None:
@@ -143,6 +149,15 @@ class EngineProcess:
         self._fault = (key, seconds)
         self.kill()
 
+    def cpu_s(self) -> float:
+        """Return the seconds of processor time of the child and its family; 0 when it is gone."""
+        total = 0.0
+        for pid in self.pids():
+            with contextlib.suppress(psutil.Error):
+                times = psutil.Process(pid).cpu_times()
+                total += times.user + times.system
+        return total
+
     def memory(self) -> int:
         """Return resident bytes of the child and its family; 0 when it is gone."""
         total = 0
@@ -155,12 +170,18 @@ class EngineProcess:
         """Return the process ids of the child and its family."""
         found = [self.pid]
         if self._has_family:
-            with contextlib.suppress(psutil.Error):
-                found += [one.pid for one in psutil.Process(self.pid).children(recursive=True)]
+            found += [one.pid for one in self._family()]
         return tuple(found)
 
-    def end(self) -> None:
-        """End the child: politely, then not. Returns when it is gone."""
+    def _family(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.Error):
+            found: list[psutil.Process] = psutil.Process(self.pid).children(recursive=True)
+            return found
+        return []
+
+    def end(self) -> bool:
+        """End the child: politely, then not. Returns when it is gone; False when nothing can end it."""
+        family = self._family()
         if self._child.poll() is None:
             self.dismissed = True
             with contextlib.suppress(OSError):
@@ -170,23 +191,42 @@ class EngineProcess:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._close_pipes()
+        return _have_gone(family) and self._child.poll() is not None
 
     def kill(self) -> None:
         """End the child at once; for one that does not answer."""
         with contextlib.suppress(OSError):
             self._child.kill()
-        self._child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(KILL_TIMEOUT_S)
         self._close_pipes()
 
     def _close_pipes(self) -> None:
-        if self._has_family:  # the child leads a group of its own; whoever of it is left ends now
-            with contextlib.suppress(OSError):
-                os.killpg(self.pid, signal.SIGKILL)
-        self.log.wait()
-        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+        # The child leads a group of its own. Whoever of it is left ends now: a chat template in the midst of a loop
+        # would keep its memory for seconds, vLLM's workers for ever.
+        with contextlib.suppress(OSError, AttributeError):  # Windows has no groups
+            os.killpg(self.pid, signal.SIGKILL)
+        self.log.wait()  # who reads standard error also closes it: closing it here would wait for whoever holds its end
+        for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _have_gone(family: list[psutil.Process]) -> bool:
+    """Wait until processes that were killed are gone; tell whether they are. Their parent is, so nobody is told."""
+    end = time.monotonic() + KILL_TIMEOUT_S
+    while any(map(_holds_memory, family)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _holds_memory(one: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(one.is_running() and one.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _signal_name(number: int) -> str:
@@ -196,22 +236,22 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def gpu_memory(pids: tuple[int, ...]) -> int:
-    """Return the bytes of GPU memory that processes hold, as the driver counts; 0 where nobody can tell."""
+def gpu_memory(pids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return (index of a GPU, bytes that processes hold there) as the driver counts; empty where nobody can tell."""
     try:
         import pynvml as nvml
     except ImportError:
-        return 0
-    total = 0
+        return ()
+    held: dict[int, int] = {}
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
-        return 0
+        return ()
     with contextlib.suppress(nvml.NVMLError):
         for index in range(nvml.nvmlDeviceGetCount()):
             for process in nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(index)):
                 if process.pid in pids:
-                    total += process.usedGpuMemory or 0
+                    held[index] = held.get(index, 0) + (process.usedGpuMemory or 0)
     with contextlib.suppress(nvml.NVMLError):
         nvml.nvmlShutdown()
-    return total
+    return tuple(held.items())

@@ -6,11 +6,11 @@ Knows nothing about sockets or models.
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.engines.base import ChatMessage, Finish, Sampling, Usage
+from backend.engines.base import MOST_LORAS, MOST_SCALE, ChatMessage, Finish, Sampling, Usage
 from backend.errors import ContextFull, CriaError, EngineError, UsageError, WeightsError
 
 MAX_TEXT = 4_000_000  # characters of one message: about a million tokens
@@ -19,6 +19,8 @@ MAX_NEW_TOKENS = 131_072
 _DEFAULTS = Sampling()
 _STATUS: dict[type[CriaError], int] = {ContextFull: 400, UsageError: 400, WeightsError: 500, EngineError: 500}
 _STATUS_BY_KEY = {"engine.not_ready": 503, "engine.queue_full": 429, "engine.no_key": 401}
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Scale = Annotated[float, Field(ge=-MOST_SCALE, le=MOST_SCALE)]
 
 
 class WireMessage(BaseModel):
@@ -40,6 +42,7 @@ class ChatRequest(BaseModel):
     top_k: int = Field(_DEFAULTS.top_k, ge=0, le=1000)
     repetition_penalty: float = Field(_DEFAULTS.repetition_penalty, ge=0.1, le=10)
     max_tokens: int = Field(_DEFAULTS.max_new_tokens, ge=1, le=MAX_NEW_TOKENS)
+    loras: dict[Name, Scale] | None = Field(None, max_length=MOST_LORAS)
 
     def chat_messages(self) -> tuple[ChatMessage, ...]:
         """Return the turns as values."""
@@ -47,11 +50,13 @@ class ChatRequest(BaseModel):
 
     def sampling(self) -> Sampling:
         """Return how to pick tokens."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, self.max_tokens)
+        loras = None if self.loras is None else tuple(self.loras.items())
+        return Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, self.max_tokens, loras)
 
 
 def request_json(messages: Sequence[ChatMessage], sampling: Sampling, *, model: str) -> dict[str, Any]:
     """Return the body of a streaming request; ``ChatRequest`` reads it back."""
+    loras = {} if sampling.loras is None else {"loras": dict(sampling.loras)}
     return {
         "model": model,
         "messages": [{"role": message.role, "content": message.content} for message in messages],
@@ -62,10 +67,11 @@ def request_json(messages: Sequence[ChatMessage], sampling: Sampling, *, model: 
         "top_k": sampling.top_k,
         "repetition_penalty": sampling.repetition_penalty,
         "max_tokens": sampling.max_new_tokens,
+        **loras,
     }
 
 
-def usage_json(usage: Usage) -> dict[str, float]:
+def usage_json(usage: Usage) -> dict[str, Any]:
     """Return OpenAI's token counts and our two durations."""
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -73,6 +79,7 @@ def usage_json(usage: Usage) -> dict[str, float]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "first_token_s": usage.first_token_s,
         "decode_s": usage.decode_s,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
 
 
@@ -83,7 +90,13 @@ def usage_from_json(data: dict[str, Any]) -> Usage:
         int(data.get("completion_tokens") or 0),
         float(data.get("first_token_s") or 0.0),
         float(data.get("decode_s") or 0.0),
+        _cached(data.get("prompt_tokens_details")),
     )
+
+
+def _cached(details: Any) -> int:
+    count = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return count if type(count) is int and count > 0 else 0
 
 
 def reply_head(reply: str, model: str, created: int, *, streaming: bool) -> dict[str, Any]:

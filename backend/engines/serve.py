@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import uvicorn
 
-from backend.engines.base import EngineOptions, EngineState
+from backend.engines.base import EngineOptions, EngineState, Lora
 from backend.engines.generator import Generator, Readiness
 from backend.engines.memory import is_out_of_memory, out_of_memory
 from backend.engines.server_app import build_app
@@ -38,7 +38,8 @@ def arguments(folder: Path, options: EngineOptions) -> list[str]:
 def options_from_json(text: str) -> EngineOptions:
     """Rebuild options from ``arguments``."""
     data: dict[str, Any] = json.loads(text)
-    return EngineOptions(**{**data, "gpus": tuple(data["gpus"])})
+    loras = tuple(Lora(**one) for one in data["loras"])
+    return EngineOptions(**{**data, "gpus": tuple(data["gpus"]), "loras": loras})
 
 
 def serve(load: Load) -> None:

@@ -10,6 +10,7 @@ import hmac
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -22,9 +23,8 @@ from backend.engines import protocol
 from backend.engines.base import EngineState, Finish, Usage
 from backend.engines.desk import Desk
 from backend.engines.generator import Generator, Prompt, Readiness, Step
+from backend.engines.preparing import Preparing
 from backend.errors import CriaError, EngineError, UsageError, unexpected
-
-PREPARE_TIMEOUT_S = 30.0  # a template or tokenizer that takes longer than this is not going to end
 
 
 class EventStream(StreamingResponse):
@@ -63,12 +63,12 @@ def build_app(readiness: Readiness, key: str) -> FastAPI:
         dependencies=[Depends(check_key)],
         default_response_class=_Json,
     )
-    desk = Desk()
+    desk, preparing = Desk(), Preparing()
     _add_error_handlers(app)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return health_json(readiness)
+        return health_json(readiness, preparing.problem())
 
     @app.get("/stats")
     async def stats() -> dict[str, Any]:
@@ -92,7 +92,7 @@ def build_app(readiness: Readiness, key: str) -> FastAPI:
         arrived = time.monotonic()
         generator = _ready(readiness)
         desk.check_open()
-        prompt = await _prepared(generator, body)
+        prompt = await _prepared(preparing, generator, body)
         reply = _Reply(generator, desk, prompt, body, readiness.folder.name, arrived)
         if body.stream:
             return EventStream(reply.events())
@@ -101,10 +101,10 @@ def build_app(readiness: Readiness, key: str) -> FastAPI:
     return app
 
 
-def health_json(readiness: Readiness) -> dict[str, Any]:
-    """Return where the process stands, as the supervisor reads it."""
+def health_json(readiness: Readiness, problem: CriaError | None = None) -> dict[str, Any]:
+    """Return where the process stands, as the supervisor reads it; ``problem``: why it takes no more requests."""
     generator = readiness.generator
-    error = readiness.error or (generator.problem() if generator else None)
+    error = readiness.error or problem or (generator.problem() if generator else None)
     note = generator.note if generator else readiness.note
     return {
         "state": (EngineState.FAILED if error else readiness.state).value,
@@ -145,14 +145,10 @@ def _ready(readiness: Readiness) -> Generator:
     return readiness.generator
 
 
-async def _prepared(generator: Generator, body: protocol.ChatRequest) -> Prompt:
+async def _prepared(preparing: Preparing, generator: Generator, body: protocol.ChatRequest) -> Prompt:
     if not body.messages[-1].content.strip():
         raise UsageError("engine.empty_message")
-    work = asyncio.to_thread(generator.prepare, body.chat_messages(), body.sampling())
-    try:
-        return await asyncio.wait_for(work, PREPARE_TIMEOUT_S)
-    except TimeoutError as problem:
-        raise EngineError("engine.prompt_too_slow", seconds=PREPARE_TIMEOUT_S) from problem
+    return await preparing.run(partial(generator.prepare, body.chat_messages(), body.sampling()))
 
 
 async def _unless_gone(request: Request, work: Awaitable[dict[str, Any]]) -> Response:
@@ -186,7 +182,7 @@ class _Reply:
         self._arrived = arrived
         self._first = self._last = 0.0
         self._tokens = 0
-        self._prompt_tokens = prompt.tokens
+        self._prompt_tokens, self._cached_tokens = prompt.tokens, 0
 
     async def steps(self) -> AsyncGenerator[Step, None]:
         """Yield the generator's steps, from the moment a slot is free."""
@@ -199,6 +195,7 @@ class _Reply:
 
     def _measure(self, step: Step) -> None:
         self._prompt_tokens = step.prompt_tokens or self._prompt_tokens
+        self._cached_tokens = step.cached_tokens
         if step.tokens > self._tokens:
             self._last = time.monotonic()
             self._first = self._first or self._last
@@ -207,7 +204,8 @@ class _Reply:
 
     def _usage(self) -> Usage:
         waited = self._first - self._arrived if self._first else 0.0
-        return Usage(self._prompt_tokens, self._tokens, round(waited, 4), round(self._last - self._first, 4))
+        decoded = self._last - self._first
+        return Usage(self._prompt_tokens, self._tokens, round(waited, 4), round(decoded, 4), self._cached_tokens)
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yield the reply as server-sent events; an error in mid-reply is the last event."""

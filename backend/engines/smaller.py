@@ -16,13 +16,15 @@ SHORTEST = 1024  # tokens; less is not worth a second try
 _FEWER: dict[int, Literal[8, 4]] = {16: 8, 8: 4}
 
 
-def smaller(options: EngineOptions, machine: Hardware, context: int) -> EngineOptions | None:
+def smaller(options: EngineOptions, machine: Hardware, context: int, *, quantises: bool = True) -> EngineOptions | None:
     """Return the next smaller options that this machine takes, or None where there are none.
 
     ``context`` is what was loaded (0 when loading failed: then only one that somebody asked for can be shortened,
-    because an engine shortens the usual one by itself).
+    because an engine shortens the usual one by itself). ``quantises``: the weights can have fewer bits than they have.
     """
     for candidate in _candidates(options, machine, context):
+        if candidate.bits != options.bits and not quantises:
+            continue
         try:
             check_options(candidate, machine)
         except UsageError:  # a package is missing, or this engine has no such thing

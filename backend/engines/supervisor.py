@@ -15,6 +15,7 @@ from pathlib import Path
 
 from backend import hardware
 from backend.engines import find_engine
+from backend.engines.adapters import choose_scales
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Piece, Sampling
 from backend.engines.choice import choose_engine
 from backend.engines.client import stream_chat
@@ -31,6 +32,7 @@ from backend.engines.turns import Turns
 from backend.engines.watcher import Plan, Watcher
 from backend.errors import CriaError, EngineError, unexpected
 from backend.text import Message
+from backend.weights.gguf_ready import holds_ready
 
 LOADING_POLL_S = 0.1
 READY_POLL_S = 0.5
@@ -62,8 +64,6 @@ class Supervisor:
         self._changing = threading.Lock()  # held while a process is being started or ended
         self._waking = threading.Lock()  # held while somebody wakes the engine: the others need not
 
-    # -- what everybody may do
-
     def status(self) -> EngineStatus:
         """Return a snapshot; never blocks for longer than it takes to copy it."""
         status, process = self._turns.status(), self._process
@@ -76,7 +76,9 @@ class Supervisor:
             EngineError: no engine is ready, it refused, or it died (what was produced came before).
             ContextFull: the conversation leaves no room for a reply.
             CriaError: it slept, and why it does not wake up.
+            UsageError: an adapter is asked for that is not attached.
         """
+        choose_scales(self._turns.status().options.loras, sampling)
         with self._idle.interrupted():
             await self._awake()
             ready, process = self._turns.status().state is EngineState.READY, self._process
@@ -128,9 +130,9 @@ class Supervisor:
         turn = self._turns.begin(replace(status, state=EngineState.STOPPING, error=None))
         assert turn is not None  # there was no condition
         with self._changing:
-            if self._turns.is_on(turn):
-                self._end_process()
-        self._turns.set(turn, EngineStatus())
+            gone = not self._turns.is_on(turn) or self._end_process()
+        error = None if gone else EngineError("hard.will_not_end", pid=status.pid)
+        self._turns.set(turn, EngineStatus(EngineState.FAILED, status.model, error=error) if error else EngineStatus())
 
     def close(self) -> None:
         """Unload for good; ``load`` refuses from now on."""
@@ -254,9 +256,9 @@ class Supervisor:
         self._turns.set(plan.turn, replace(status, restarts=last.restarts))
 
     def _offer(self, plan: Plan, error: CriaError) -> EngineOptions | None:
-        return smaller(plan.options, plan.machine, self._turns.status().context) if memory_was_short(error) else None
-
-    # -- sleeping
+        context, quantises = self._turns.status().context, not holds_ready(plan.folder)
+        short = memory_was_short(error)
+        return smaller(plan.options, plan.machine, context, quantises=quantises) if short else None
 
     def _fall_asleep(self, plan: Plan) -> bool:
         """End the process if nobody has asked for anything in so many minutes; tell whether that was done."""
@@ -280,11 +282,16 @@ class Supervisor:
         if self._turns.status().state is EngineState.ASLEEP:
             await asyncio.to_thread(self._wake)
         waited = False
-        while (status := self._turns.status()).state in _COMING:
+        while (status := self._turns.status()).state in _COMING or self._has_just_died(status):
             waited = True
             await asyncio.sleep(LOADING_POLL_S)
         if waited and status.error is not None:
             raise status.error
+
+    def _has_just_died(self, status: EngineStatus) -> bool:
+        """Tell whether the process is gone and its watcher has yet to notice: then a restart or a reason comes soon."""
+        process = self._process
+        return status.state is EngineState.READY and process is not None and process.has_ended
 
     def _wake(self) -> None:
         with self._waking:
@@ -292,8 +299,7 @@ class Supervisor:
             if status.state is EngineState.ASLEEP and plan is not None:
                 self._begin(plan.folder, plan.options, after=turn, remark=plan.remark)
 
-    def _end_process(self) -> None:
-        """End the process if there is one; the caller holds ``_changing``."""
+    def _end_process(self) -> bool:
+        """End the process if there is one; tell whether none is left. The caller holds ``_changing``."""
         process, self._process = self._process, None
-        if process is not None:
-            process.end()
+        return process is None or process.end()

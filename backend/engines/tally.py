@@ -6,7 +6,7 @@ Knows nothing about who reads it or in which format.
 import threading
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 WAITS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _RECENT = 0.1  # share of a new reply in the mean length of replies
@@ -27,6 +27,17 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Latest:
+    """What the last reply was like: of which engine process, how long its reader waited for the first token, the queue
+    included, and tokens a second while nobody else was being answered. 0: not known.
+    """
+
+    pid: int = 0
+    first_token_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Counts:
     """A snapshot. ``replies`` by kind of asker and by how they ended; ``refused`` by HTTP status or by reason."""
 
@@ -36,6 +47,7 @@ class Counts:
     queue: Histogram = Histogram()
     refused: dict[str, int] = field(default_factory=dict)
     mean_tokens: float = 0.0  # of a reply, lately
+    last: Latest = Latest()
 
 
 class Tally:
@@ -47,6 +59,7 @@ class Tally:
         self._refused: Counter[str] = Counter()
         self._tokens, self._mean = 0, 0.0
         self._first = self._queue = Histogram()
+        self._last = Latest()
 
     def reply(self, kind: str, finish: str, tokens: int) -> None:
         """Note that a reply to a ``kind`` of asker has ended."""
@@ -61,6 +74,12 @@ class Tally:
         with self._lock:
             self._first = self._first.with_value(seconds)
 
+    def ended(self, last: Latest) -> None:
+        """Note what a reply was like that has ended; its speed only if it had the engine to itself."""
+        with self._lock:
+            rate = self._last.tokens_per_s if last.pid == self._last.pid else 0.0
+            self._last = replace(last, tokens_per_s=last.tokens_per_s or rate)
+
     def queued(self, seconds: float) -> None:
         """Note how long somebody stood in the queue."""
         with self._lock:
@@ -74,4 +93,5 @@ class Tally:
     def counts(self) -> Counts:
         """Return a snapshot."""
         with self._lock:
-            return Counts(dict(self._replies), self._tokens, self._first, self._queue, dict(self._refused), self._mean)
+            rest = (dict(self._refused), self._mean, self._last)
+            return Counts(dict(self._replies), self._tokens, self._first, self._queue, *rest)

@@ -5,6 +5,7 @@ Knows nothing about why it was started, or what follows when it ends.
 
 import json
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from backend.hardware import Hardware
 from backend.text import Message
 
 ANSWER_TIMEOUT_S = 5.0
+_MOST_ANSWER = 1 << 20  # bytes
+_GARBAGE = (httpx.HTTPError, httpx.StreamError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class Watcher:
         if death is not None:
             raise death
         status = None
-        with suppress(httpx.HTTPError, ValueError):
+        with suppress(*_GARBAGE):  # whatever answers on that port in this way is not at work: the pulse counts that
             status = self._read()
+        self._pulse.burnt(self._process.cpu_s())
         fault = self._pulse.fault()
         if fault is not None:
             self._process.give_up(*fault)
@@ -80,14 +84,20 @@ class Watcher:
 
     def _read(self) -> EngineStatus:
         plan, process = self._plan, self._process
-        health = _json(self._client.get("/health"))
+        health = self._json("/health")
         if health.get("error"):
             raise error_from_json(health["error"])
         state = EngineState(health["state"])
         self.ready = self.ready or state is EngineState.READY
-        figures = _json(self._client.get("/stats")) if state is EngineState.READY else {}
-        self._pulse.take(active=int(figures.get("active", 0)), steps=int(figures.get("steps", 0)))
+        figures = self._json("/stats") if state is EngineState.READY else {}
+        if state is EngineState.READY:
+            waited_for = bool(figures.get("active") or figures.get("waiting"))
+            self._pulse.take(figures.get("steps", 0), waited_for=waited_for)
+        else:
+            at = (health["loaded_bytes"], health["total_bytes"], str(health["note"]))
+            self._pulse.take(at, waited_for=True, loading=True)
         self._total_bytes = int(health["total_bytes"]) or self._total_bytes
+        gpus = gpu_memory(process.pids()) if plan.machine.gpus else ()
         return EngineStatus(
             state,
             str(health.get("model") or plan.folder.name),
@@ -101,7 +111,8 @@ class Watcher:
             waiting=int(figures.get("waiting", 0)),
             tokens_per_s=float(figures.get("tokens_per_s", 0.0)),
             memory_bytes=process.memory(),
-            gpu_memory_bytes=gpu_memory(process.pids()) if plan.machine.gpus else 0,
+            gpu_memory_bytes=sum(held for _, held in gpus),
+            gpu_memory_each=gpus,
             pid=process.pid,
             slots=int(figures.get("slots", 0)),
             computed_tokens=int(figures.get("computed_tokens", 0)),
@@ -110,12 +121,18 @@ class Watcher:
             returning=plan.returning,
         )
 
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    if response.status_code != httpx.codes.OK:
-        raise ValueError(f"status {response.status_code}")
-    data: dict[str, Any] = json.loads(response.content)
-    return data
+    def _json(self, path: str) -> dict[str, Any]:
+        """Return an answer that comes in time as a whole: a time-out of httpx is one of each read."""
+        end, body = time.monotonic() + ANSWER_TIMEOUT_S, b""
+        with self._client.stream("GET", path) as response:
+            if response.status_code != httpx.codes.OK:
+                raise ValueError(f"status {response.status_code}")
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > _MOST_ANSWER or time.monotonic() > end:
+                    raise ValueError("an endless answer")
+        data: dict[str, Any] = json.loads(body)
+        return data
 
 
 def _message(data: Any) -> Message | None:

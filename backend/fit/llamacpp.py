@@ -15,6 +15,8 @@ from backend.fit.result import Memory
 from backend.fit.seat import Seat
 from backend.text import Message
 
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")  # what Cria converts for it
+_WITH_WINDOWS = ("gemma2", "gemma3_text")
 SLOTS = 4  # replies computed at once: each weight is read once for all of them
 RESERVE = 700_000_000  # bytes: the process and its tokenizer, a batch's activations, everybody else
 MIN_AUTO_CONTEXT = 512  # tokens; a context shorter than this is not worth shrinking to
@@ -41,7 +43,7 @@ def room_for(weights: int, per_token: int, free: int, *, wanted: int, asked: boo
     for slots in range(SLOTS, 0, -1):
         if slots * padded(wanted) * per_token <= left:
             return Room(wanted, slots)
-    context = left // per_token // PAGE * PAGE
+    context = left // max(1, per_token) // PAGE * PAGE
     return None if asked or context < MIN_AUTO_CONTEXT else Room(context, 1)
 
 
@@ -50,36 +52,51 @@ def least(weights: int, per_token: int, *, wanted: int, asked: bool) -> int:
     return weights + RESERVE + padded(wanted if asked else min(wanted, MIN_AUTO_CONTEXT)) * per_token
 
 
+def longest(size: Dimensions) -> int:
+    """Return the tokens of context up to which llama.cpp computes what the model is: beyond a window it looks back all
+    the way except in Gemma, and it takes LongRoPE's other speeds for short conversations too."""
+    windowed = size.window if size.kind not in _WITH_WINDOWS else None
+    original = None if size.original_context is None else size.original_context // PAGE * PAGE
+    return min(limit for limit in (size.context, windowed, original) if limit is not None)
+
+
 def padded(context: int) -> int:
     """Return the tokens of cache that a context takes."""
     return -(-context // PAGE) * PAGE
 
 
 def weights_bytes(size: Dimensions, bits: int) -> int:
-    """Return the bytes of all tensors in a GGUF file of so many bits."""
+    """Return the bytes of all tensors in a GGUF file of so many bits; of a ready-made one, what it has."""
+    if size.stored is not None:
+        return size.stored.bytes
     return sum(_bytes(tensor, bits, scores=size.tie) * times for tensor, times in size.distinct())
 
 
 def repacked_bytes(size: Dimensions, bits: int) -> int:
     """Return the bytes of the copies that llama.cpp lays out for the processor: of 4-bit matrices, not of 8-bit ones on
     x86 (ggml-cpu/repack.cpp). The file's own pages stay in memory only while nobody else wants it."""
+    if size.stored is not None:
+        return size.stored.again
     matrices = [(one, times) for one, times in size.distinct() if one.role is Role.MATRIX] if bits == 4 else []
     return sum(_bytes(one, bits, scores=False) * times for one, times in matrices if one.shape[-1] % 256 == 0)
 
 
 def cache_per_token(size: Dimensions) -> int:
-    """Return the bytes of keys and values that one token of context keeps."""
+    """Return the bytes of keys and values that one token of context keeps; layers with a window keep all as well."""
+    if size.stored is not None:
+        return size.stored.cache
     return 2 * size.layers * size.keys * CACHE_ITEM
 
 
 def seat(size: Dimensions, bits: int, *, free: int, asked: int) -> Seat:
     """Return the decision that llama.cpp's engine takes; ``asked`` is a person's context, 0 for the model's own."""
-    weights, each, wanted = weights_bytes(size, bits), cache_per_token(size), asked or size.context
+    weights, each, wanted = weights_bytes(size, bits), cache_per_token(size), asked or longest(size)
     room = room_for(weights, each, free, wanted=wanted, asked=bool(asked))
     need = least(weights, each, wanted=wanted, asked=bool(asked))
     if room is None:
-        return Seat("cpu", "float16", 0, 0, Batching(0, 1), least=need)
-    return Seat("cpu", "float16", room.context, free - weights - RESERVE, Batching(0, room.slots), least=need)
+        return Seat("cpu", "float16", 0, 0, Batching(0, 1, 1), least=need)
+    batching = Batching(0, room.slots, room.slots)
+    return Seat("cpu", "float16", room.context, free - weights - RESERVE, batching, least=need)
 
 
 def needed(size: Dimensions, bits: int, context: int) -> int:
@@ -90,12 +107,13 @@ def needed(size: Dimensions, bits: int, context: int) -> int:
 def foretold(size: Dimensions, bits: int, chosen: Seat, *, correction: int = 0) -> Memory:
     """Return what the engine's process will hold when the model answers."""
     weights, each = weights_bytes(size, bits), cache_per_token(size)
-    tokens = padded(chosen.context or size.context) * chosen.batching.conversations
+    tokens = padded(chosen.context or longest(size)) * chosen.batching.conversations
     work = 4 * (_BATCH * (4 * size.hidden + 3 * size.ffn) + SLOTS * size.vocab)
     overhead, again = max(0, OVERHEAD + correction), repacked_bytes(size, bits)
     copies = (Message("fit.sum.repacked", {"bytes": again}),) if again else ()
+    made = Message("fit.sum.gguf", {"count": size.parameters, "bits": bits, "bytes": weights})
     return Memory(weights + again, tokens * each, work, overhead, (
-        Message("fit.sum.gguf", {"count": size.parameters, "bits": bits, "bytes": weights}),
+        made if size.stored is None else Message("ggufready.sum", {"bytes": weights}),
         *copies,
         Message("fit.sum.cache", {"tokens": tokens, "each": each, "bytes": tokens * each}),
         Message("fit.sum.work", {"bytes": work}),

@@ -38,7 +38,8 @@ class Speeds:
 class Load:
     """What one load was foretold to hold, and what it held, in bytes. ``kind`` is ``RAM``, ``GPU`` or ``LLAMACPP``.
 
-    ``way`` names the options that matter; ``correction`` is what the forecast already had of earlier loads.
+    ``way`` names the options that matter; ``correction`` is what the forecast already had of earlier loads;
+    ``tokens_per_s`` is how fast a reply was that had the engine to itself, 0 while there was none.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Load:
     kind: str = RAM
     correction: int = 0
     at: float = 0.0
+    tokens_per_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def _measured(data: Mapping[str, Any]) -> Measured:
                 str(one["kind"]),
                 int(one["correction"]),
                 float(one["at"]),
+                float(one.get("tokens_per_s", 0.0)),
             )
             for one in kept[-_MOST_LOADS:]
         ),

@@ -25,6 +25,7 @@ class Way:
     dtype: str = "auto"
     context: int = 0  # 0: what the model was made for
     engine: str = ""  # empty: the one that is picked by itself
+    stored: bool = False  # the weights stay as their file has them: ``bits`` says nothing
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,12 @@ class Seat:
 
 
 def in_ram(need: Need, wish: Wish, machine: Machine, device: str) -> Seat:
-    """CPU, or Apple's GPU which shares its memory. float32 computes fastest on most CPUs: it comes first there."""
-    batching = ONE_AT_A_TIME if wish.alone else ON_CPU
+    """CPU, or Apple's GPU which shares its memory. float32 computes fastest on most CPUs: it comes first there.
+
+    On Apple's GPUs one request is computed at a time: of torch before 2.14 transformers itself says that its batches
+    are slow there and take more memory than they should.
+    """
+    batching = ONE_AT_A_TIME if wish.alone or device == "mps" else ON_CPU
     choices = ["float16"] if device == "mps" else ["float32", "bfloat16"]
     if wish.dtype != "auto":
         choices = [wish.dtype]

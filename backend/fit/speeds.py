@@ -18,7 +18,7 @@ from backend.fit.measured import Speeds
 
 _BLOCK, _BLOCKS = 24 << 20, 4  # 100 MB
 _PATIENCE_S = 2.0  # a slow disk is known by fewer
-_RAM, _ROUNDS, _THREADS = 128 << 20, 3, 4  # bytes larger than any cache
+_RAM, _ROUNDS, _THREADS = 256 << 20, 3, 4  # bytes larger than any cache
 _MEMORY_S = 0.4  # whoever else computes now may stop for a moment
 _NAME = ".speed"
 
@@ -29,7 +29,7 @@ def measure(folder: Path, *, now: Callable[[], float] = time.time) -> Speeds:
     What cannot be measured (a full disk, say) is None.
     """
     write, read = _disk(folder)
-    return Speeds(read, write, _memory(), now())
+    return Speeds(read, write, memory_rate(), now())
 
 
 def _disk(folder: Path) -> tuple[float | None, float | None]:
@@ -60,10 +60,10 @@ def _read(path: Path) -> float | None:
         return _rate(done, begun)
 
 
-def _memory() -> float | None:
+def memory_rate() -> float | None:
     """Return bytes a second that a few threads read together, the best of a few rounds."""
     try:
-        numbers = np.ones(_RAM // 8, dtype=np.float64)
+        numbers = np.ones(_RAM // 8, dtype=np.uint64)  # zeros would be one page, read again and again
     except MemoryError:
         return None
     threads = max(1, min(_THREADS, os.cpu_count() or 1))
@@ -74,7 +74,7 @@ def _memory() -> float | None:
             begun = time.perf_counter()
             if turn >= _ROUNDS and begun > end:
                 break
-            list(pool.map(np.sum, parts))
+            list(pool.map(np.bitwise_or.reduce, parts))  # a sum of floats computes longer than it reads
             best = max(best, _rate(numbers.nbytes, begun))
     return best
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from backend.dimensions import Dimensions
 from backend.fit import llamacpp
 from backend.fit.memory import Correction, expected
-from backend.fit.need import Need, need_of
+from backend.fit.need import Need, is_batched, need_of
 from backend.fit.result import Fit, Outlook, Verdict, Way
 from backend.fit.seat import RESERVE, SEAMS, Machine, Room, Seat, Wish, in_ram, on_gpus
 from backend.hardware import Hardware
 from backend.text import Message, Value
 
-BATCHED = "llama"  # the one kind whose requests are computed together
 RUNNABLE = ("llama", "t5", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3")
 ENOUGH = 8192  # tokens of conversation; a model that could take more still runs well with these
 SLOW = 3.0  # tokens a second; people read faster than this
@@ -56,15 +55,27 @@ def look(
     if size is None:
         return Outlook(best=None)
     asked, known = asked or Asked(), known or Known()
+    if size.stored is not None:
+        return _as_stored(size, hardware, asked, known)
     if size.kind not in RUNNABLE:
         return Outlook(best=None, verdict=Verdict.NO, remedy=Message("fit.remedy.kind", {"kind": size.kind}))
     need = need_of(size, asked.context)
-    by_llamacpp = known.llamacpp and size.kind == BATCHED and asked.dtype in ("auto", "float16")
+    by_llamacpp = known.llamacpp and size.kind in llamacpp.KINDS and asked.dtype in ("auto", "float16")
+    by_llamacpp = by_llamacpp and asked.context <= llamacpp.longest(size)
     there = [way for way in ways(hardware, by_llamacpp=by_llamacpp) if _is_known(way, hardware)]
     found = [_judge(_Case(size, need, way, hardware, asked, known)) for way in there]
     found.sort(key=_order)
     best = found[0] if found else None
     return Outlook(best=best, ways=tuple(found), verdict=best.verdict if best else None)
+
+
+def _as_stored(size: Dimensions, hardware: Hardware, asked: Asked, known: Known) -> Outlook:
+    """Return the one way of a ready-made GGUF file: llama.cpp, on the CPU, with the bits that it has."""
+    way = Way("cpu", engine="llamacpp", stored=True)
+    if not known.llamacpp or not _is_known(way, hardware):
+        return Outlook(best=None)
+    fit = _judge(_Case(size, need_of(size, asked.context), way, hardware, asked, known))
+    return Outlook(best=fit, ways=(fit,), verdict=fit.verdict)
 
 
 def ways(hardware: Hardware, *, by_llamacpp: bool = False) -> Iterator[Way]:
@@ -115,12 +126,17 @@ class _Case:
             self.asked.context,
             len(self.way.gpus),
             self.asked.max_gpu_memory,
-            self.size.kind != BATCHED,
+            not is_batched(self.size),
         )
 
     @property
     def by_llamacpp(self) -> bool:
         return self.way.engine == "llamacpp"
+
+    @property
+    def wanted(self) -> int:
+        """Tokens of context that were asked for, or that this way can compute."""
+        return self.asked.context or (llamacpp.longest(self.size) if self.by_llamacpp else self.need.context)
 
     @property
     def machine(self) -> Machine:
@@ -173,7 +189,7 @@ def _seat(case: _Case) -> Seat:
 
 def _seated(seat: Seat, case: _Case) -> Seat:
     """Return the decision, or where nothing fits, the smallest that would be worth having."""
-    return seat if seat.context else replace(seat, context=case.need.context)
+    return seat if seat.context else replace(seat, context=case.wanted)
 
 
 def _needed(case: _Case, seat: Seat, context: int) -> int:
@@ -188,7 +204,7 @@ def _needed(case: _Case, seat: Seat, context: int) -> int:
 
 
 def _verdict(case: _Case, seat: Seat, rate: float | None) -> tuple[Verdict, Message]:
-    wanted = case.asked.context or case.need.context
+    wanted = case.wanted
     long = wanted > seat.context >= ENOUGH
     need = _needed(case, seat, ENOUGH if long else wanted)
     values: dict[str, Value] = {"place": case.place, "need": need, "free": case.free}

@@ -16,7 +16,6 @@ from backend.sources import store
 from backend.sources.ledger import Ledger, is_ledger
 from backend.storage import disk_bytes
 
-_ACTIVE = frozenset({JobState.RUNNING, JobState.QUEUED})
 _STOPPING_S = 30.0  # a slab is computed, a file synced
 _LOOK_S = 0.1
 
@@ -29,9 +28,9 @@ def cancel(jobs: JobManager, data_dir: Path, job: str) -> int:
         MachineError: the disk refuses.
     """
     view, deadline = jobs.view(job), time.monotonic() + _STOPPING_S
-    if view.state in _ACTIVE:
+    if view.state.is_active:
         jobs.pause(job)
-    while (view := jobs.view(job)).state in _ACTIVE:
+    while (view := jobs.view(job)).state.is_active:
         if time.monotonic() > deadline:
             raise JobError("job.running", job=job)
         time.sleep(_LOOK_S)

@@ -180,7 +180,7 @@ class FoldedJob:
         for fold in self.steps.values():
             if alive and now is not None and fold.state is JobState.RUNNING and self.began:
                 fold.clock = max(fold.clock, fold.last, now - self.began)
-        if not alive and state in {JobState.RUNNING, JobState.QUEUED}:
+        if not alive and state.is_active:
             state = JobState.INTERRUPTED
         planned = self.plan.seconds or 1.0
         fraction = sum(fold.share * fold.planned_s for fold in self.steps.values()) / planned

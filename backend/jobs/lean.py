@@ -31,24 +31,20 @@ class Lean:
     def __init__(self, plan: Plan, downloads: Path, partial: Path, *, elsewhere: Elsewhere) -> None:
         self._remotes, self._promised = plan.remotes, plan.lean_disk_bytes - spare(plan.remotes)
         self._downloads, self._partial, self._elsewhere = downloads, partial, elsewhere
-        here, others = [path for path, _ in self._files() if path.exists()], elsewhere()
+        here, others = [path for path in self._files() if path.exists()], elsewhere()
         self.ledger = Ledger(partial / REMOVED, downloads, here=here)
         if not plan.keep_sources:  # else it was fetched once more, to stay
-            self.ledger.tidy(path for path, _ in self._files() if path.parent not in others)
+            self.ledger.tidy(path for path in self._files() if path.parent not in others)
         self.gate: Gate | None = None
         self._arriving: Arriving | None = None
 
-    def _files(self) -> list[tuple[Path, int]]:
-        return [
-            (remote.folder(self._downloads) / file.name, file.size)
-            for remote in self._remotes
-            for file in remote.listing.files
-        ]
+    def _files(self) -> list[Path]:
+        return [remote.folder(self._downloads) / file.name for remote in self._remotes for file in remote.listing.files]
 
     @property
     def has_removed(self) -> bool:
         """Whether a source is not whole any more."""
-        return any(self.ledger.is_removed(path) for path, _ in self._files())
+        return any(map(self.ledger.is_removed, self._files()))
 
     def without_removed(self, remotes: Sequence[Pinned]) -> tuple[Pinned, ...]:
         """Return what is to be fetched but for the files that were removed."""
@@ -74,7 +70,7 @@ class Lean:
                 files.append((path, file.name, file.size))
                 sizes[path] = file.size
                 here += [path] if store.is_ready(folder, file, ready) else []
-                begun += [path] if disk_bytes_of(folder / store.PARTS / f"{file.name}{PART}") else []
+                begun += [path] if _disk_bytes_of(folder / store.PARTS / f"{file.name}{PART}") else []
             sources.append(sorted(files, key=lambda one: one[1]))
         self.gate = Gate(in_order(sources), sizes, here=here, begun=begun)
         for path in sizes:
@@ -119,7 +115,7 @@ class Lean:
                 store.remove_files(folder, names)
 
 
-def disk_bytes_of(path: Path) -> int:
+def _disk_bytes_of(path: Path) -> int:
     """Return the bytes that one file takes on the disk; 0 where there is none."""
     try:
         return path.lstat().st_blocks * 512

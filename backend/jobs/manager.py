@@ -88,7 +88,7 @@ class JobManager:
             self._jobs_dir.mkdir(parents=True, exist_ok=True)
             with self._starting():
                 for other in self.views():
-                    if other.model == plan.name and other.state in {JobState.RUNNING, JobState.QUEUED}:
+                    if other.model == plan.name and other.state.is_active:
                         raise JobError("job.same_name", name=plan.name)
                 folder.mkdir(mode=0o700)
                 (folder / PLAN).write_text(json.dumps(plan.to_json(), indent=1), encoding="utf-8")
@@ -187,7 +187,7 @@ class JobManager:
     def _is_busy(self, job: str) -> bool:
         """Tell whether a job runs or waits; one whose plan is damaged does neither, and can be deleted."""
         with contextlib.suppress(JobError):
-            return self.view(job).state in {JobState.RUNNING, JobState.QUEUED}
+            return self.view(job).state.is_active
         return False
 
     def _folder(self, job: str) -> Path:
@@ -230,7 +230,7 @@ class JobManager:
         view = self.view(job)
         if view.state is JobState.DONE:
             raise JobError("job.done", name=view.model)
-        if view.state in {JobState.RUNNING, JobState.QUEUED}:
+        if view.state.is_active:
             raise JobError("job.running", job=job)
         self._give(job, environment)
         self._launch(job)

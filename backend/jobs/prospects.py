@@ -12,10 +12,12 @@ from typing import Generic, TypeVar
 
 from backend.dimensions import Dimensions
 from backend.engines.base import EngineOptions, EngineStatus
-from backend.engines.fitting import Fitting, best_options, dimensions_of, without
+from backend.engines.choice import choose_engine
+from backend.engines.fitting import Fitting, best_options, chosen, dimensions_of, without
 from backend.errors import CriaError
+from backend.fit.measured import Load
 from backend.fit.remedy import Making, advise, with_alternatives, with_making
-from backend.fit.result import Outlook, Verdict
+from backend.fit.result import Fit, Outlook, Verdict
 from backend.hardware import Hardware, ram_holders
 from backend.jobs.manager import JobManager
 from backend.jobs.network import network_rate
@@ -100,6 +102,17 @@ class Prospects:
     def of_model(self, model: ModelInfo, options: EngineOptions) -> Outlook:
         """Return the outlook of running a model on the shelf."""
         return self._looked(dimensions_of(model), options, self.machine())
+
+    def precisions(self, model: ModelInfo, options: EngineOptions) -> tuple[tuple[Fit, Load | None], ...]:
+        """Return what 16, 8 and 4 bits would mean where these options put a model: the forecast, and its last load."""
+        found, machine = self.of_model(model, options), self.machine()
+        asked = [replace(options, bits=bits) for bits in (16, 8, 4)]
+        fits = [(one, fit) for one in asked if (fit := chosen(found, one, machine)) is not None]
+        return tuple((fit, self.fitting.last(model.name, one, fit.way)) for one, fit in fits)
+
+    def meant(self, model: ModelInfo, options: EngineOptions) -> EngineOptions:
+        """Return the options as the engine takes them: an automatic engine becomes the one that would compute."""
+        return choose_engine(options, self.machine(), model.folder)[0]
 
     def best_options(self, model: ModelInfo, given: EngineOptions) -> EngineOptions:
         """Return the options to load a model with; those of the command line stay."""

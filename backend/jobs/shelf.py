@@ -5,23 +5,24 @@ nothing about pages or terminals.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.engines.base import EngineState, EngineStatus
 from backend.errors import JobError, UsageError
+from backend.events import Progress
 from backend.jobs.check import check_plan
 from backend.jobs.manager import JobManager
-from backend.jobs.view import JobState, JobView
+from backend.jobs.view import JobView
+from backend.library.adopt_gguf import adopt_gguf, find_gguf
 from backend.library.asking import ask
-from backend.library.changes import changing, delete_model, rename_model
+from backend.library.changes import changing, delete_model, drop_converted, rename_model
 from backend.library.condition import Condition
 from backend.library.looking import Looker
 from backend.library.models import ModelInfo
 from backend.text import Message
 
-_ACTIVE = frozenset({JobState.RUNNING, JobState.QUEUED})
 _GONE = frozenset({EngineState.OFF, EngineState.FAILED})
 Ask = Callable[..., tuple[Message, ...]]
 
@@ -41,7 +42,7 @@ class Shelved:
     @property
     def is_checking(self) -> bool:
         """Tell whether its files are being read again now."""
-        return self.check is not None and self.check.state in _ACTIVE
+        return self.check is not None and self.check.state.is_active
 
     @property
     def is_free(self) -> bool:
@@ -145,8 +146,33 @@ class Shelf:
         """
         self._mend("undo", wanted, None)
 
+    def adopt(self, given: str, name: str = "", *, may_copy: bool = True) -> Iterator[Progress | str]:
+        """Put a ready-made GGUF on the shelf: a file, or a folder with one. Yields progress of a copy, in the end the
+        model's name.
+
+        Raises:
+            CriaError: it is none, the name cannot be used, or the disk refused.
+        """
+        found = find_gguf(given, name)
+        yield from adopt_gguf(found, self._models_dir, may_copy=may_copy)
+        yield found.name
+
+    def drop(self, wanted: str) -> int:
+        """Delete what engines made of a model's weights for quicker loading; return the bytes.
+
+        Raises:
+            CriaError: the model is in use, or the disk refused.
+        """
+        found = self._free(wanted)
+        with changing(self._models_dir):
+            freed = drop_converted(found.info.folder)
+        self._looker.forget(found.info.name)
+        return freed
+
     def _mend(self, do: str, wanted: str, template: str | None) -> tuple[Message, ...]:
         found = self._free(wanted)
+        if found.info.ready:
+            raise UsageError("ggufready.no_repair", name=found.info.name)
         with changing(self._models_dir):
             notes = self._ask(do, found.info.folder, template=template)
         self._looker.forget(found.info.name)
@@ -188,7 +214,7 @@ class Shelf:
     def _forget_checks(self, model: str, *, but: str = "") -> None:
         """Remove the checks of a model that ended; what they found is in its record."""
         for view in self._checks.views():
-            if view.model == model and view.id != but and view.state not in _ACTIVE:
+            if view.model == model and view.id != but and not view.state.is_active:
                 with contextlib.suppress(JobError):  # another page was faster
                     self._checks.delete(view.id)
 
@@ -212,7 +238,7 @@ class Shelf:
         """Return folder and model of every set-up that runs and reads from this machine."""
         found = []
         for view in self._jobs.views():
-            if view.state in _ACTIVE:
+            if view.state.is_active:
                 with contextlib.suppress(JobError, OSError, ValueError, RuntimeError):
                     sources = self._jobs.plan(view.id).sources
                     found += [(Path(source).resolve(), view.model) for source in sources]

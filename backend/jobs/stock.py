@@ -49,11 +49,6 @@ class Coming:
     there: int
 
 
-def coming(plan: Plan, downloads: Path) -> tuple[Coming, ...]:
-    """Return what a plan fetches."""
-    return tuple(_coming(remote, downloads) for remote in plan.remotes)
-
-
 def _coming(remote: Pinned, downloads: Path) -> Coming:
     listing = remote.listing
     place = f"models/{listing.repository}" if listing.kind == "modelscope" else listing.repository
@@ -67,20 +62,6 @@ def _coming(remote: Pinned, downloads: Path) -> Coming:
         bytes=listing.bytes,
         there=listing.bytes - remote.missing_bytes(downloads),
     )
-
-
-def stock(downloads: Path, jobs: JobManager) -> tuple[Stored, ...]:
-    """Return everything in the store, by name."""
-    views = [view for view in jobs.views() if view.state is not JobState.DONE]
-    needs = {view.id: _needs(downloads, jobs, view.id) for view in views}
-    found = []
-    for one in list_downloads(downloads):
-        users = [view for view in views if one.folder in needs[view.id]]
-        busy = one.in_use or any(view.state in {JobState.RUNNING, JobState.QUEUED} for view in users)
-        name = f"{_PREFIXES[one.kind]}{one.repository}@{one.revision[:_SHORT]}"
-        models = tuple(dict.fromkeys(view.model for view in users))
-        found.append(Stored(name, one.folder, one.bytes, one.is_complete, models, busy))
-    return tuple(sorted(found, key=lambda one: one.name))
 
 
 def needed_by_others(jobs: JobManager, downloads: Path, *, but: str) -> set[Path]:
@@ -110,20 +91,6 @@ def _needs(downloads: Path, jobs: JobManager, job: str) -> set[Path]:
         return set()
 
 
-def delete_stored(downloads: Path, jobs: JobManager, name: str) -> int:
-    """Remove a download by its name, the commit may be left away where there is one; return the bytes freed.
-
-    Raises:
-        SourceError: there is none of that name, or a set-up that runs needs it.
-    """
-    found = [one for one in stock(downloads, jobs) if name in {one.name, one.name.partition("@")[0]}]
-    if len(found) != 1:
-        raise SourceError("fetchui.not_one" if found else "fetchui.no_such", name=name[:200])
-    if found[0].is_busy:
-        raise SourceError("download.in_use", repository=found[0].name)
-    return delete(downloads, found[0].folder)
-
-
 class Stock:
     """The store of one data folder, with the set-ups that use it."""
 
@@ -131,12 +98,21 @@ class Stock:
         self._downloads, self._jobs = downloads, jobs
 
     def all(self) -> tuple[Stored, ...]:
-        """Return what was fetched and is still here."""
-        return stock(self._downloads, self._jobs)
+        """Return everything that was fetched and is still here, by name."""
+        views = [view for view in self._jobs.views() if view.state is not JobState.DONE]
+        needs = {view.id: _needs(self._downloads, self._jobs, view.id) for view in views}
+        found = []
+        for one in list_downloads(self._downloads):
+            users = [view for view in views if one.folder in needs[view.id]]
+            busy = one.in_use or any(view.state.is_active for view in users)
+            name = f"{_PREFIXES[one.kind]}{one.repository}@{one.revision[:_SHORT]}"
+            models = tuple(dict.fromkeys(view.model for view in users))
+            found.append(Stored(name, one.folder, one.bytes, one.is_complete, models, busy))
+        return tuple(sorted(found, key=lambda one: one.name))
 
     def coming(self, plan: Plan) -> tuple[Coming, ...]:
         """Return what a plan fetches."""
-        return coming(plan, self._downloads)
+        return tuple(_coming(remote, self._downloads) for remote in plan.remotes)
 
     def of_job(self, job: str) -> int:
         """Return the bytes of a job's downloads that are on this machine.
@@ -147,12 +123,17 @@ class Stock:
         return sum(one.there for one in self.coming(self._jobs.plan(job)))
 
     def delete(self, name: str) -> int:
-        """Remove a download; return the bytes freed.
+        """Remove a download by its name, the commit may be left away where there is one; return the bytes freed.
 
         Raises:
             SourceError: there is none of that name, or a set-up that runs needs it.
         """
-        return delete_stored(self._downloads, self._jobs, name)
+        found = [one for one in self.all() if name in {one.name, one.name.partition("@")[0]}]
+        if len(found) != 1:
+            raise SourceError("fetchui.not_one" if found else "fetchui.no_such", name=name[:200])
+        if found[0].is_busy:
+            raise SourceError("download.in_use", repository=found[0].name)
+        return delete(self._downloads, found[0].folder)
 
     def delete_unused(self) -> int:
         """Remove every download that no set-up needs; return the bytes freed."""

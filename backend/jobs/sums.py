@@ -20,6 +20,7 @@ from backend.library.record import RECORD, Checked, sums, write_record
 from backend.storage import PART
 from backend.text import Message
 from backend.weights.disk import read_at
+from backend.weights.gguf_ready import is_ready, open_ready
 from backend.weights.opening import open_checkpoint
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def check_sums(context: "Context") -> Iterator[Event]:
     except OSError as problem:
         what = problem.strerror or str(problem)
         raise WeightsError("weights.cannot_read", file=folder.name, what=what) from problem
-    if not listing.has(ADAPTER):
+    if is_ready(listing.files):
+        open_ready(folder)
+    elif not listing.has(ADAPTER):
         open_checkpoint(folder)
     known = sums(record_of(folder))
     gone = sorted(set(known) - set(listing.files))

@@ -21,6 +21,11 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
 
+    @property
+    def is_active(self) -> bool:
+        """Whether somebody runs it, or it waits for its turn."""
+        return self in (JobState.QUEUED, JobState.RUNNING)
+
 
 @dataclass(frozen=True)
 class StepView:

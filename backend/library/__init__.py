@@ -4,11 +4,20 @@ The web process imports what is named here; ``examine`` and ``repair`` open weig
 """
 
 from backend.library.changes import delete_model, rename_model
-from backend.library.models import CONVERTED, ModelInfo, find_folder, find_model, read_model, read_models
+from backend.library.models import (
+    CONVERTED,
+    QUANTISED,
+    ModelInfo,
+    find_folder,
+    find_model,
+    read_model,
+    read_models,
+)
 from backend.library.record import RECORD, Checked, Ingredient
 
 __all__ = [
     "CONVERTED",
+    "QUANTISED",
     "RECORD",
     "Checked",
     "Ingredient",

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.errors import JobError, MachineError, UsageError
+from backend.library.models import CONVERTED, QUANTISED
 from backend.locks import try_lock
 from backend.recipes import check_name
-from backend.storage import sync_folder
+from backend.storage import disk_bytes, sync_folder
 
 _LOCK = ".shelf.lock"
 _PATIENCE_S = 10.0
@@ -82,3 +83,23 @@ def delete_model(folder: Path, *, in_use: bool) -> None:
     except OSError as problem:
         what = problem.strerror or str(problem)
         raise MachineError("library.cannot_delete", name=folder.name, what=what) from problem
+
+
+def drop_converted(folder: Path) -> int:
+    """Delete what engines made of a model's weights and keep in its folder; return the bytes. They make it again.
+
+    A link in its place is nobody's work of ours: it stays.
+
+    Raises:
+        MachineError: the disk refused.
+    """
+    freed = 0
+    for place in (folder / CONVERTED, folder / QUANTISED):
+        if place.is_dir() and not place.is_symlink():
+            freed += disk_bytes(place)
+            try:
+                shutil.rmtree(place)
+            except OSError as problem:
+                what = problem.strerror or str(problem)
+                raise MachineError("library.cannot_delete", name=folder.name, what=what) from problem
+    return freed

@@ -17,12 +17,14 @@ from backend.library.models import ADAPTER, CONFIG, SHARD
 from backend.library.record import small_json, text
 from backend.library.template import recorded_template
 from backend.weights import tokenizer
+from backend.weights.adapter import open_adapter
 from backend.weights.adapter_config import read_settings
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.delta_fit import looks_like_delta
 from backend.weights.dtypes import CONFIG_NAMES
 from backend.weights.finish import rehearse_finish, stop_ids
 from backend.weights.finish_as_is import GENERATION, KEPT
+from backend.weights.gguf_ready import is_ready, open_ready, quantisation
 from backend.weights.meta_files import is_meta
 from backend.weights.opening import open_checkpoint
 from backend.weights.shape import ModelShape, token_id, token_ids
@@ -45,7 +47,7 @@ def examine(folder: Path) -> Condition:
     if listing.has(ADAPTER) and not listing.has(CONFIG):
         return _adapter(folder)
     try:
-        return _weights(folder, listing)
+        return _ready(folder) if is_ready(listing.files) else _weights(folder, listing)
     except CriaError as error:
         return Condition(faults=(Fault.of(error),))
 
@@ -56,7 +58,25 @@ def _adapter(folder: Path) -> Condition:
         read_settings(folder)
     except CriaError as error:
         return Condition(base=base, faults=(Fault.of(error),))
-    return Condition(base=base, faults=(_fault("adapter", Way.MERGE, base=base or "?"),))
+    name = "adapter_beside" if _only_adds(folder) else "adapter"
+    return Condition(base=base, faults=(_fault(name, Way.MERGE, base=base or "?"),))
+
+
+def _only_adds(folder: Path) -> bool:
+    """Tell whether an adapter replaces nothing of its model, so that it can be attached to a loaded one too."""
+    try:
+        adapter = open_adapter(folder)
+    except CriaError:  # whoever uses it is told
+        return False
+    stretches = any(pair.magnitude is not None for pair in adapter.pairs.values())
+    return not (adapter.whole or adapter.tokens or stretches)
+
+
+def _ready(folder: Path) -> Condition:
+    """Look into a ready-made GGUF; it cannot be mended, only be whole or not."""
+    ready = open_ready(folder)
+    has_template = isinstance(ready.values.get("tokenizer.chat_template"), str)
+    return Condition(ready.parameters, quantisation(ready.values) or None, template=KEPT if has_template else None)
 
 
 def _weights(folder: Path, listing: Listing) -> Condition:

@@ -21,7 +21,7 @@ from backend.library.models import BEFORE, ModelInfo, describe, shelf_folders
 from backend.library.record import RECORD
 from backend.storage import replace_file
 
-FORMAT = 2  # of what is kept on the disk; another one is looked at anew
+FORMAT = 3  # of what is kept on the disk; another one is looked at anew
 _AGAIN_S = 10.0  # a folder that is being copied here changes all the time
 _CACHE_LIMIT = 4_000_000  # bytes
 Examine = Callable[[Sequence[Path], Take], None]

@@ -7,13 +7,13 @@ self-test saw). A folder without ``cria.json`` that was dropped in by hand is li
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2s
 from os import fsencode
 from pathlib import Path
 from typing import Any
 
-from backend.errors import UsageError
+from backend.errors import UsageError, WeightsError
 from backend.library.listing import Listing, list_folder
 from backend.library.record import (
     RECORD,
@@ -30,10 +30,11 @@ from backend.library.record import (
 )
 from backend.recipes import META
 from backend.storage import disk_bytes
+from backend.weights.gguf_ready import ENDING, architecture, files_of, glance, is_ready, quantisation, stated_context
 
 WEIGHTS = (".safetensors", ".bin", ".pth")
 CONFIG, ADAPTER, SHARD, BEFORE = "config.json", "adapter_config.json", "consolidated.00.pth", ".cria-before"
-CONVERTED = "gguf"  # the folder in a model's folder
+CONVERTED, QUANTISED = "gguf", "quantised"  # folders in a model's folder, of what engines made of its weights
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class ModelInfo:
     sums: int = 0  # files whose sha256 is on record
     is_link: bool = False  # a link to a folder elsewhere
     mended: bool = False  # files as they were before a repair are kept
-    converted: int = 0  # bytes of the files that an engine made from the weights and keeps in CONVERTED
+    ready: tuple[str, ...] = ()  # the files of a ready-made GGUF
+    converted: int = 0  # bytes of the files that engines made from the weights and keep in CONVERTED and QUANTISED
 
     @property
     def id(self) -> str:
@@ -80,11 +82,23 @@ def _problem(listing: Listing, config: Mapping[str, Any], record: Mapping[str, A
         return "library.meta_layout" if made_here else "library.raw"
     if listing.has(ADAPTER):
         return "library.adapter"
+    if is_ready(listing.files):
+        return None if _ready(listing) else "ggufready.shelf"
     if not config:
         return "library.bad_config" if listing.has(CONFIG) else "library.no_config"
     if not any(name.endswith(WEIGHTS) for name in listing.files):
         return "library.no_weights"
     return None
+
+
+def _ready(listing: Listing) -> tuple[str, ...]:
+    """Return the files of the ready-made GGUF that a folder holds; none where it is no such folder."""
+    if not is_ready(listing.files) or listing.has(ADAPTER):
+        return ()
+    try:
+        return files_of(listing.files)
+    except WeightsError:
+        return ()
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:
@@ -107,27 +121,31 @@ def describe(folder: Path, listing: Listing) -> ModelInfo:
     config = small_json(folder / CONFIG) if listing.has(CONFIG) else {}
     test = record.get("self_test")
     questions = [pair for pair in rows(record.get("questions")) if isinstance(pair, list) and len(pair) == 2]
+    ready = _ready(listing)
+    said = glance(folder, ready) if ready else {}
     return ModelInfo(
         name=folder.name,
         folder=folder,
-        bytes=listing.size(WEIGHTS),
+        bytes=sum(listing.files[name][0] for name in ready) or listing.size(WEIGHTS),
         parameters=number(record.get("parameters")) or None,
-        dtype=text(record.get("dtype")) or text(config.get("torch_dtype")) or text(config.get("dtype")),
-        context=number(record.get("context")) or _positions(config),
+        dtype=text(record.get("dtype"))
+        or (quantisation(said) or None if ready else text(config.get("torch_dtype")) or text(config.get("dtype"))),
+        context=number(record.get("context")) or (stated_context(said) if said else _positions(config)),
         template=text(record.get("template")),
         recipe=text(record.get("recipe")),
         made=text(record.get("made")),
         stops=truth(test.get("stops")) if isinstance(test, dict) else None,
         problem=_problem(listing, config, record),
         questions=tuple((str(pair[0]), str(pair[1])) for pair in questions),
-        kind=text(config.get("model_type")),
+        kind=(architecture(said) or None) if ready else text(config.get("model_type")),
+        ready=ready,
         origins=ingredients(record),
         adopted=text(record.get("adopted")),
         checked=checked(record),
         sums=len(sums(record)),
         is_link=folder.is_symlink(),
         mended=(folder / BEFORE).is_dir(),
-        converted=disk_bytes(folder / CONVERTED),
+        converted=disk_bytes(folder / CONVERTED) + disk_bytes(folder / QUANTISED),
     )
 
 
@@ -161,6 +179,9 @@ def read_or_blame(folder: Path) -> ModelInfo | None:
 def _read_elsewhere(path: str) -> ModelInfo | None:
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # a path that cannot be is simply not there
         folder = Path(path).expanduser().resolve()
+        if folder.is_file() and folder.name.endswith(ENDING):
+            found = read_model(folder.parent)  # alone there, the file is the folder's model
+            return found if folder.name in found.ready else replace(found, problem="ggufready.shelf")
         return read_model(folder) if folder.is_dir() else None
     return None
 

@@ -100,10 +100,10 @@ class Asked:
         if pinned is None:
             return open_source(spec)
         check_published(pinned, part)
-        if part.access or part.alternatives:
+        if missing := pinned.missing_bytes(self.downloads):
             self.admit(pinned)
         self.remotes.append(pinned)
-        self.coming[spec] = pinned.missing_bytes(self.downloads)
+        self.coming[spec] = missing
         return pinned.source(self.downloads)
 
 

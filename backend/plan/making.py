@@ -33,8 +33,8 @@ def make_plan(
 ) -> Plan:
     """Lay out the steps that make a recipe's model folder.
 
-    ``find`` asks the network about a source that is not on this machine, ``admit`` whether we may have what a recipe
-    has other places for; what is fetched goes below ``downloads``.
+    ``find`` asks the network about a source that is not on this machine, ``admit`` whether we may have what is to be
+    fetched; that goes below ``downloads``.
 
     Raises:
         SourceError: a source is not there or holds no weights.

@@ -154,7 +154,7 @@ def _recipe(file: str, table: Table, shared: Shared) -> Recipe:
         dtype=own.choice("dtype", DTYPES),
         layout=own.choice("layout", LAYOUTS) or "huggingface",
         recommended=own.get("recommended", bool, False),
-        order=both.get("order", int, 100),
+        order=both.get("order", int, Recipe.order),
         family=family,
         size=size,
         shape=shape,

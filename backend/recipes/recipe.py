@@ -71,7 +71,7 @@ class Recipe:
     dtype: str | None = None  # number format of the result; None: the base's
     layout: str = "huggingface"  # or "meta": consolidated.NN.pth for programs that want those
     recommended: bool = False
-    order: int = 100
+    order: int = 2  # a person's own come after the demo, before what everybody has
     family: str = ""
     size: str = ""
     shape: Dimensions | None = None

@@ -33,7 +33,7 @@ from backend.sources.pace import Bucket
 from backend.sources.ranges import body_start
 from backend.sources.source import WEIGHT_ENDINGS
 from backend.sources.trouble import Stopped, Trouble
-from backend.sources.wire import Session, Token, blamed, origin_of
+from backend.sources.wire import Session, Token, blamed, token_for
 
 _SMALL = 1 << 20  # bytes; smaller weights come first anyway
 _SOON = 1 << 26  # bytes; what is not longer altogether is there soon, and is not looked into before
@@ -94,7 +94,7 @@ class Arriving:
         self._session, self._asking = Session(timeout_s=_PATIENCE_S, proxies=options.proxies), threading.Lock()
         self._coming, total = dict[Path, _Coming](), sum(listing.bytes for listing, _ in sources)
         for listing, folder in sources:
-            token = next((one for one in options.tokens if origin_of(one.origin) == origin_of(listing.endpoint)), None)
+            token = token_for(listing.endpoint, options.tokens)
             for file in filter(_is_large, listing.files):
                 path = self.folder(folder) / file.name
                 self._coming[path] = _Coming(file, folder, path, token, file.url, gives_pieces=total > _SOON)

@@ -64,7 +64,9 @@ def open_source(spec: str, *, unpacked: Path | None = None) -> Source:
         source = Source(spec, inner.resolve(), _list_folder(spec, inner))
     if not source.weights:
         names = ", ".join(file.name for file in source.files[:6])
-        raise SourceError("sources.no_weights", source=spec, files=names or "-")
+        has_gguf = any(file.name.endswith(".gguf") for file in source.files)
+        key = "ggufready.no_source" if has_gguf else "sources.no_weights"
+        raise SourceError(key, source=spec, files=names or "-")
     return source
 
 

@@ -13,7 +13,7 @@ from backend.sources.listing import Listing, RemoteFile
 from backend.sources.pace import Clock
 from backend.sources.retry import back_off
 from backend.sources.trouble import Trouble
-from backend.sources.wire import Token, origin_of
+from backend.sources.wire import Token, token_for
 
 _STRIKES = 4  # nonsense answers about one file before a server is not asked for it any more
 _DOWN_AFTER = 2
@@ -84,8 +84,7 @@ def _place(listing: Listing, first: Listing, tokens: Sequence[Token]) -> Place:
     """Return a server with those files of the first listing that are the same bytes there."""
     theirs = {file.name: file for file in listing.files}
     same = {file.name: theirs[file.name] for file in first.files if _same(file, theirs.get(file.name))}
-    token = next((token for token in tokens if origin_of(token.origin) == origin_of(listing.endpoint)), None)
-    return Place(listing, token, same)
+    return Place(listing, token_for(listing.endpoint, tokens), same)
 
 
 def _same(file: RemoteFile, other: RemoteFile | None) -> bool:

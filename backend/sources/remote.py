@@ -17,7 +17,7 @@ from backend.sources.modelscope import list_modelscope
 from backend.sources.spec import Repository, WebFile
 from backend.sources.trouble import Stopped, Trouble
 from backend.sources.web import list_web
-from backend.sources.wire import Session, Token, origin_of
+from backend.sources.wire import Session, Token, token_for
 
 HUGGING_FACE, HF_MIRROR = "https://huggingface.co", "https://hf-mirror.com"
 MODELSCOPE = "https://www.modelscope.cn"
@@ -53,7 +53,7 @@ class Servers:
 
     def token(self, endpoint: str) -> Token | None:
         """Return the token that was given for a server."""
-        return next((token for token in self.tokens if origin_of(token.origin) == origin_of(endpoint)), None)
+        return token_for(endpoint, self.tokens)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def list_web(wanted: WebFile, *, session: Session) -> Listing:
 
 
 def _name(path: str) -> str:
-    """Return a file name for an address: its last part, if that can be one."""
-    last = re.sub(r"[^A-Za-z0-9._-]", "-", unquote(path).rpartition("/")[2])[-100:].lstrip(".-_")
-    return last or "file"
+    """Return a file name for an address: its last part, as far as that can be one; what it ends in tells its kind."""
+    last = re.sub(r"[^A-Za-z0-9._-]", "-", unquote(path).rpartition("/")[2])[-100:]
+    stem, dot, ending = last.partition(".")
+    return f"{stem.lstrip('-_') or 'file'}{dot}{ending}"

@@ -11,13 +11,14 @@ import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from backend.errors import SourceError
+from backend.sources.address import in_ascii, led
 from backend.sources.proxy import blocked, proxy_headers, proxy_of
 from backend.sources.trouble import Stopped, Trouble
 
@@ -37,6 +38,11 @@ class Token:
 
     def __repr__(self) -> str:
         return f"Token({self.origin})"
+
+
+def token_for(endpoint: str, tokens: Iterable[Token]) -> Token | None:
+    """Return the token that was given for a server, if one was."""
+    return next((token for token in tokens if origin_of(token.origin) == origin_of(endpoint)), None)
 
 
 def origin_of(url: str) -> str:
@@ -108,6 +114,7 @@ class Session:
             Trouble: no answer, or a redirect that must not be followed.
             Stopped: ``abort`` was called.
         """
+        url = in_ascii(url)
         first = urlsplit(url)
         for _ in range(_HOPS):
             guarded = urlsplit(url).hostname != first.hostname and not _is_private(first.hostname or "")
@@ -116,7 +123,7 @@ class Session:
             if reply.status not in _REDIRECTS or not location:
                 return reply
             reply.close()
-            url = _led(url, location)
+            url = led(url, location)
         raise Trouble(SourceError("download.redirects", host=first.netloc, count=_HOPS), hopeless=True)
 
     def get_json(self, url: str, *, token: Token | None, limit: int) -> tuple[int, Any]:
@@ -212,16 +219,6 @@ def blamed(host: str, stopped: Callable[[], bool] = lambda: False) -> Any:
             raise Trouble(SourceError("download.certificate", host=host, what=problem.verify_message)) from problem
         what = str(getattr(problem, "strerror", None) or problem or type(problem).__name__)[:200]
         raise Trouble(SourceError("download.unreachable", host=host, what=what)) from problem
-
-
-def _led(url: str, location: str) -> str:
-    """Return where a redirect leads, if one may go there."""
-    target = urljoin(url, location)
-    here, there = urlsplit(url), urlsplit(target)
-    if there.scheme not in ("http", "https") or (here.scheme, there.scheme) == ("https", "http"):
-        shown = f"{there.scheme}://{there.hostname}"
-        raise Trouble(SourceError("download.redirect_bad", host=here.netloc, target=shown[:120]), hopeless=True)
-    return target.replace(" ", "%20")
 
 
 def _connection(

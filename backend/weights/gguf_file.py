@@ -19,6 +19,7 @@ from backend.weights.ahead import made_ahead
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.dtypes import Array, all_finite
 from backend.weights.gguf_blocks import FORMATS, encode
+from backend.weights.gguf_kinds import check_convertible
 from backend.weights.gguf_layout import Entry, settings, to_gguf_layout
 from backend.weights.partial import check_room, writing
 from backend.weights.sink import Sink
@@ -50,11 +51,11 @@ def write_gguf(
         MachineError: the disk is full or cannot be written.
         Cancelled: ``cancelled`` said so between two slabs.
     """
-    entries = to_gguf_layout(checkpoint, kind)
+    form, entries = check_convertible(checkpoint), to_gguf_layout(checkpoint, kind)
     total, done = sum(entry.tensor.nbytes for entry in entries), 0
     note = Message("gguf.converting")
     with writing(path.parent):
-        head = _head(entries, {**settings(checkpoint.llama, kind=kind, name=path.parent.name), **tokenizer})
+        head = _head(form.arch, entries, {**settings(form, kind=kind, name=path.parent.name), **tokenizer})
         size = len(head) + file_bytes(entries)
         check_room(path.parent, size)
         with Sink(part, size) as sink:
@@ -91,13 +92,13 @@ def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
 
-def _head(entries: Sequence[Entry], table: Mapping[str, Any]) -> bytes:
+def _head(arch: str, entries: Sequence[Entry], table: Mapping[str, Any]) -> bytes:
     """Return everything before the first tensor."""
     from gguf import GGMLQuantizationType, GGUFWriter
 
     with tempfile.TemporaryDirectory(prefix="cria-gguf-") as place:
         path = Path(place) / "head"
-        writer = GGUFWriter(path, "llama")
+        writer = GGUFWriter(path, arch)
         for key, value in table.items():
             _add(writer, key, value)
         for entry in entries:

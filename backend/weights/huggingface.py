@@ -81,13 +81,13 @@ def _llama(
     if EMBED not in tensors:
         raise WeightsError("weights.not_llama", kind=str(config.get("model_type"))[:60])
     shape, notes = shape_from_config(config, vocab=tensors[EMBED].length), []
-    if shape.tie and HEAD in tensors and _differ(tensors[EMBED], tensors[HEAD]):
+    if shape.tie and HEAD in tensors and differ(tensors[EMBED], tensors[HEAD]):
         shape = replace(shape, tie=False)
         notes.append(Message("finish.found.head_not_tied"))
     return shape, _in_order(tensors, shape), notes
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
+def differ(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors are not the same, by their first and last rows."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return True

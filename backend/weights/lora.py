@@ -46,6 +46,8 @@ def add_lora(checkpoint: Checkpoint, adapter_folder: Path, *, scale: float | Non
         notes.append(Message("lora.found.untied"))
     if rows > before.vocab:
         notes.append(Message("weights.found.vocabulary_grows", {"before": before.vocab, "after": rows}))
+    if not strength:
+        notes.append(Message("lora.found.scale_zero"))
     unscaled = len(adapter.whole) + len(adapter.tokens)
     if strength != 1.0 and unscaled:
         notes.append(Message("weights.found.whole_not_scaled", {"count": unscaled, "scale": strength}))

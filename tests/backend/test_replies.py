@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 
 from backend.conversations import Conversations, StoredMessage
-from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling, Usage
+from backend.engines.base import (
+    ChatMessage,
+    EngineOptions,
+    EngineState,
+    EngineStatus,
+    Finish,
+    Lora,
+    Piece,
+    Sampling,
+    Usage,
+)
 from backend.errors import ContextFull, EngineError, UsageError
 from backend.replies import alternate, reply, require_ready
 
 ME = "owner-a"
+USUAL = Sampling()
 END = Piece("", 3, Finish.STOP, Usage(7, 3, 0.2, 0.4))
 
 
@@ -23,9 +34,10 @@ class Engine:
         self.script, self.state = script, state
         self.asked: Sequence[ChatMessage] = ()
         self.ended = False
+        self.options = EngineOptions()
 
     def status(self) -> EngineStatus:
-        return EngineStatus(self.state, "toy")
+        return EngineStatus(self.state, "toy", self.options)
 
     async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
         self.asked = messages
@@ -53,9 +65,11 @@ def ask(store: Conversations, *texts: str) -> str:
     return conversation
 
 
-def run(store: Conversations, engine: Engine, conversation: str, again: int | None = None) -> str:
+def run(
+    store: Conversations, engine: Engine, conversation: str, again: int | None = None, *, sampling: Sampling = USUAL
+) -> str:
     async def go() -> str:
-        pieces = reply(store, engine, owner=ME, conversation=conversation, sampling=Sampling(), again=again)
+        pieces = reply(store, engine, owner=ME, conversation=conversation, sampling=sampling, again=again)
         return "".join([piece.text async for piece in pieces])
 
     return asyncio.run(go())
@@ -71,6 +85,21 @@ def test_a_whole_reply_is_streamed_and_stored_with_its_figures(store: Conversati
     kept = last(store, conversation)
     assert (kept.text, kept.finish, kept.usage, kept.model) == ("Good day", Finish.STOP, END.usage, "toy")
     assert engine.ended
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [(None, (("a", 1.0), ("b", 0.5))), ((), ()), ((("a", 0.0), ("b", 2.0)), (("b", 2.0),))],
+)
+def test_a_reply_keeps_which_adapters_took_part(
+    store: Conversations, wanted: tuple[tuple[str, float], ...] | None, kept: tuple[tuple[str, float], ...]
+) -> None:
+    conversation, engine = ask(store, "Hello"), Engine(Piece("Good ", 1), END)
+    engine.options = EngineOptions(loras=(Lora("/x/a"), Lora("/x/b", 0.5), Lora("/x/off", 0.0)))
+    run(store, engine, conversation, sampling=Sampling(loras=wanted))
+    assert last(store, conversation).loras == kept
+    run(store, engine, conversation, store.last_question(ME, conversation), sampling=Sampling(loras=(("b", 1.0),)))
+    assert last(store, conversation).loras == (("b", 1.0),)
 
 
 def test_the_engine_reads_system_prompt_and_all_turns(store: Conversations) -> None:

@@ -2,13 +2,25 @@
 
 import re
 import string
+import sys
 from pathlib import Path
 
 import pytest
 
 from backend.errors import CriaError, WeightsError, error_from_json, unexpected
 from backend.settings import ROOT
-from backend.text import LANGUAGES, LOCALES, Message, catalogue, pick_language, plain_lines, say, tell
+from backend.text import (
+    LANGUAGES,
+    LOCALES,
+    Message,
+    catalogue,
+    guess,
+    pick_language,
+    plain_lines,
+    say,
+    started_as,
+    tell,
+)
 
 ENGLISH = catalogue("en")
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -76,6 +88,19 @@ def test_numbers_are_formatted_by_the_catalogue() -> None:
     assert "/data" in text
 
 
+def test_a_sentence_within_a_sentence_comes_to_an_end() -> None:
+    """Even where another process names the sentence itself as its cause."""
+    assert say("en", "attach.unfit.say", lora="ada", why="attach.unfit").count("ada") == 2
+    assert say("en", "attach.unfit.say", lora="ada", why="attach.none", name="x").endswith(
+        say("en", "attach.none.say", name="x")
+    )
+
+
+def test_short_guesses_are_not_numbers() -> None:
+    assert guess("en", 0.02) == "a moment"
+    assert guess("en", 42) == "about 42 s"
+
+
 def test_braces_in_a_value_are_left_alone() -> None:
     assert "{0.__class__}" in say("en", "recipes.unknown.say", name="{0.__class__}")
 
@@ -84,6 +109,23 @@ def test_half_a_character_from_a_hostile_file_can_be_printed_and_stored() -> Non
     text = say("en", "recipes.unknown.say", name="bad \ud800 name")
     assert text.encode("utf-8")
     assert "bad" in text
+
+
+@pytest.mark.parametrize(("interpreter", "command"), [
+    (str(ROOT / ".venv" / "bin" / "python"), ".venv/bin/python app.py"),
+    ("/usr/bin/python3", "python3 app.py"),
+    ("/home/somebody/secret/bin/python", "python app.py"),
+    ("", "python app.py"),
+])  # fmt: skip
+def test_a_command_is_named_as_it_was_started_without_folders_of_strangers(interpreter: str, command: str) -> None:
+    assert started_as(interpreter) == command
+
+
+def test_hints_name_the_command_in_every_language() -> None:
+    for language in LANGUAGES:
+        texts = [text for text in catalogue(language).values() if "app.py" in text]
+        assert [text for text in texts if "python app.py" in text] == []
+        assert f"{started_as(sys.executable)} setup demo" in say(language, "cli.models.none")
 
 
 def test_a_missing_value_shows_its_name_instead_of_failing() -> None:

@@ -5,10 +5,10 @@ Arguments: a model folder, an engine, a folder for logs. Prints its port, then o
 """
 
 import json
-import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +23,22 @@ from backend.guard import Guard
 from backend.settings import Settings
 
 READY_S = 300.0
+
+
+def parts(engine: int) -> dict[str, int]:
+    """Return what this process, and the engine with the helpers it started, hold: bytes, open files and threads."""
+    families = {"web": [psutil.Process()], "engine": []}
+    with suppress(psutil.Error):
+        families["engine"] = (
+            [psutil.Process(engine), *psutil.Process(engine).children(recursive=True)] if engine else []
+        )
+    found = {}
+    for name, family in families.items():
+        for what, of in (("bytes", lambda one: one.memory_info().rss), ("files", psutil.Process.num_fds),
+                         ("threads", psutil.Process.num_threads)):  # fmt: skip
+            with suppress(psutil.Error):
+                found[f"{name}_{what}"] = sum(map(of, family))
+    return found
 
 
 def main(model: Path, options: EngineOptions, data: Path) -> None:
@@ -48,9 +64,8 @@ def main(model: Path, options: EngineOptions, data: Path) -> None:
         status, counts = engine.status(), line.tally.counts()
         told = {
             "state": status.state, "active": status.active, "waiting": status.waiting + line.waiting,
-            "restarts": status.restarts, "engine_bytes": status.memory_bytes, "tokens": counts.tokens,
-            "own_bytes": psutil.Process(os.getpid()).memory_info().rss, "refused": counts.refused,
-            "children": len(psutil.Process(os.getpid()).children(recursive=True)),
+            "restarts": status.restarts, "tokens": counts.tokens, "refused": counts.refused, "engine": status.pid,
+            "parts": parts(status.pid), "children": len(psutil.Process().children(recursive=True)),
         }  # fmt: skip
         print(json.dumps(told), flush=True)
     server.should_exit = True

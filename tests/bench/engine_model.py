@@ -1,5 +1,5 @@
-"""A random model of TinyLlama's shape for the engine benchmark: 1.1 billion weights in float16, and a tokenizer whose
-words are numbers. Nothing larger than a pool of random numbers is ever in memory.
+"""A random model for the engine benchmarks, of TinyLlama's shape (1.1 billion weights) or another, in float16, and a
+tokenizer whose words are numbers. Nothing larger than a pool of random numbers is ever in memory.
 """
 
 import json
@@ -16,27 +16,33 @@ from backend.weights.shape import ModelShape
 SHAPE = ModelShape(
     hidden=2048, layers=22, heads=32, kv_heads=4, head_dim=64, ffn=5632, vocab=32000, norm_eps=1e-5
 )  # fmt: skip
+SEVEN = ModelShape(
+    hidden=4096, layers=32, heads=32, kv_heads=32, head_dim=128, ffn=11008, vocab=32000, norm_eps=1e-5
+)  # fmt: skip
+SMALL = ModelShape(
+    hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, ffn=512, vocab=32000, norm_eps=1e-5
+)  # fmt: skip
 WORDS = 30_000
 _POOL = 16_777_213  # numbers; prime, so that no two rows are alike
 _ROWS = 512
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, shape: ModelShape = SHAPE) -> Path:
     """Write the model into a new folder; word number 7 is `` w00007``, one token."""
     folder.mkdir(parents=True)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": SHAPE.hidden,
-        "num_hidden_layers": SHAPE.layers,
-        "num_attention_heads": SHAPE.heads,
-        "num_key_value_heads": SHAPE.kv_heads,
-        "head_dim": SHAPE.head_dim,
-        "intermediate_size": SHAPE.ffn,
-        "vocab_size": SHAPE.vocab,
-        "max_position_embeddings": SHAPE.max_positions,
-        "rms_norm_eps": SHAPE.norm_eps,
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.ffn,
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.max_positions,
+        "rms_norm_eps": shape.norm_eps,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
@@ -44,7 +50,7 @@ def write_model(folder: Path) -> Path:
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer()))
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(special))
-    _write_weights(folder / "model.safetensors")
+    _write_weights(folder / "model.safetensors", shape)
     return folder
 
 
@@ -68,13 +74,13 @@ def _tokenizer() -> dict[str, Any]:
     return {"version": "1.0", "added_tokens": added, "decoder": decoder, "model": model}
 
 
-def _write_weights(path: Path) -> None:
+def _write_weights(path: Path, shape: ModelShape) -> None:
     pool = (np.random.default_rng(7).standard_normal(_POOL, np.float32) * 0.02).astype(np.float16)
 
     def nothing(start: int, stop: int) -> Any:
         raise NotImplementedError
 
-    sizes = dict(SHAPE.expected())
+    sizes = dict(shape.expected())
     with path.open("wb") as out:
         out.write(header_bytes([(name, Tensor("F16", size, nothing)) for name, size in sizes.items()]))
         for name, size in sizes.items():

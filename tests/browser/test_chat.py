@@ -276,9 +276,9 @@ def test_models_are_loaded_unloaded_and_deleted_and_a_long_talk_is_paged(
     page.wait_for_function("() => document.querySelector('#model input').value.startsWith('slow')")
     assert not (app.models_dir / "old").exists()
 
-    fill_for_good(page, "#gpus input, #gpus textarea", "a,b")
-    press_until(page, "#load", is_said(page, "not a list of GPUs"))
-    page.fill("#gpus input, #gpus textarea", "")
+    fill_for_good(page, "#context input", "-3")
+    press_until(page, "#load", is_said(page, "-3"))
+    page.fill("#context input", "")
     page.locator("#bits label").filter(has_text="8-bit").click()
     press_until(page, "#load", is_said(page, "8"))
     page.locator("#bits label").filter(has_text="16-bit").click()

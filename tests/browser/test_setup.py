@@ -232,6 +232,10 @@ def test_nothing_sticks_out_on_a_phone(app: RunningApp, open_page: Callable[...,
 def test_a_search_reacts_at_once_and_says_when_nothing_is_found(app: RunningApp, open_page: Callable[..., Any]) -> None:
     page = open_setup(open_page, app, path=ADMIN)
     every = page.locator("#gallery .family:visible").count()
+    assert every == 12
+    assert not page.is_visible("#gallery [data-recipe='llama-7b']")
+    page.fill("#filters input[type=search]", "llama 7b")  # what is not shown at first is found all the same
+    assert page.is_visible("#gallery [data-recipe='llama-7b']")
     page.fill("#filters input[type=search]", "tiny VICUNA 7b")
     assert page.locator("#gallery .family:visible").count() == 1
     assert text(page, "#filters output").startswith("1 of ")
@@ -239,6 +243,9 @@ def test_a_search_reacts_at_once_and_says_when_nothing_is_found(app: RunningApp,
     assert page.locator("#gallery .family:visible").count() == 0
     page.click("#gallery .nothing button")
     assert page.locator("#gallery .family:visible").count() == every
+    page.click("#gallery [data-more]")
+    assert page.is_visible("#gallery [data-recipe='llama-7b']")
+    assert not page.is_visible("#gallery [data-more]")
     page.select_option("#filters select >> nth=0", "zh")
     assert page.is_visible("#gallery [data-recipe=tiny-alpaca-plus]")
     assert not page.is_visible("#gallery [data-recipe=tiny-vicuna-7b]")

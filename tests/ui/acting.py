@@ -84,13 +84,16 @@ def halfway(stage: Stage) -> None:
         time.sleep(0.01)
 
 
-def failing(stage: Stage) -> None:
-    """Meets a damaged file in its first step; the second attempt goes well."""
+DAMAGED = SourceError("sources.checksum", file="<i>consolidated.00.pth</i>", source="/raw", want="aa", have="bb")
+
+
+def failing(stage: Stage, problem: SourceError = DAMAGED) -> None:
+    """Meets a damaged file, or other trouble, in its first step; the second attempt goes well."""
     if "failed" in (stage.folder / JOURNAL).read_text(encoding="utf-8"):
         whole(stage)
         return
     stage.step(0, until=0.3)
-    raise SourceError("sources.checksum", file="<i>consolidated.00.pth</i>", source="/raw", want="aa", have="bb")
+    raise problem
 
 
 class ActedJobs(JobManager):

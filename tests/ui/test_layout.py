@@ -10,6 +10,8 @@ import gradio as gr
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from gradio import blocks
+from gradio.state_holder import StateHolder
 
 from backend.conversations import Conversations
 from backend.engines.base import EngineOptions
@@ -17,7 +19,7 @@ from backend.engines.supervisor import Supervisor
 from backend.jobs.manager import JobManager
 from backend.services import Services
 from backend.settings import ROOT, Settings
-from ui.compat import MAX_RUNNING, open_queue
+from ui.compat import MAX_RUNNING, MAX_SESSIONS, open_queue, skip_for_good
 from ui.layout import build_ui
 from ui.mount import mount_page, prepare_environment, stylesheets
 
@@ -56,6 +58,18 @@ def test_the_chatbot_is_never_an_input(config: dict[str, Any]) -> None:
     assert not [event["api_name"] for event in config["dependencies"] if chat in event["inputs"]]
 
 
+def test_an_older_notice_goes_when_something_is_pressed_and_no_answer_takes_one_away(config: dict[str, Any]) -> None:
+    notice = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "notice")
+    saying = [event for event in config["dependencies"] if notice in event["outputs"]]
+    loading = [event for event in saying if "load" in [name for _, name in event["targets"]]]
+    hushing = [event for event in config["dependencies"] if "#notice" in str(event["js"])]
+    assert len(loading) >= 3
+    assert len(hushing) >= 15
+    assert [event["id"] for event in saying if event not in loading] == [event["id"] for event in hushing]
+    presses = [tuple(target) for event in hushing for target in event["targets"]]
+    assert len(presses) == len(set(presses)), "the second event of a press would take away what the first one says"
+
+
 def test_timers_never_queue(config: dict[str, Any]) -> None:
     ticking = [event for event in config["dependencies"] if "tick" in [name for _, name in event["targets"]]]
     assert len(ticking) >= 2
@@ -72,6 +86,15 @@ def test_every_input_has_a_label(config: dict[str, Any]) -> None:
     assert not nameless
 
 
+def test_what_is_skipped_is_left_alone_and_what_is_told_is_sent() -> None:
+    skip_for_good()
+    skip_for_good()  # once is enough
+    html = gr.HTML(render=False)
+    assert blocks.postprocess_update_dict(html, dict(gr.skip())) == {"__type__": "update"}
+    told = blocks.postprocess_update_dict(html, {"value": "x", "visible": True, "__type__": "update"})
+    assert told == {"value": "x", "visible": True, "__type__": "update"}
+
+
 def test_the_queue_is_wide_bounded_and_calm() -> None:
     async def opened() -> Any:
         with gr.Blocks(analytics_enabled=False) as demo:
@@ -84,6 +107,13 @@ def test_the_queue_is_wide_bounded_and_calm() -> None:
     # If one of these fails after an upgrade, ui/compat.py no longer reaches what it means to set.
     assert (queue.sleep_when_free, queue.progress_update_sleep_when_free) == (0.02, 0.05)
     assert queue.max_thread_count == MAX_RUNNING
+    holder = StateHolder()
+    holder.set_blocks(demo)
+    for number in range(MAX_SESSIONS + 5):
+        assert holder[f"page {number}"] is not None
+        assert holder["page 0"] is not None  # in use all the time
+    assert len(holder.session_data) == MAX_SESSIONS
+    assert "page 0" in holder
     assert queue.max_size
     assert demo.api_open is False
 
@@ -123,7 +153,8 @@ def test_the_mounted_page(services: Services, monkeypatch: pytest.MonkeyPatch) -
     assert client.get("/health").text == '"well"'
     icon = client.get("/favicon.ico")
     assert icon.headers["content-type"] == "image/svg+xml"
-    assert [path.name for path in stylesheets()] == ["chat.css", "models.css", "page.css", "setup.css", "wizard.css"]
+    styles = ["chat.css", "loras.css", "models.css", "page.css", "setup.css", "wizard.css"]
+    assert [path.name for path in stylesheets()] == styles
 
 
 def test_importing_the_mount_imports_neither_gradio_nor_torch() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from backend.conversations import Conversations
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
-from backend.errors import JobError, Refused
+from backend.errors import JobError, MachineError, Refused, SourceError
 from backend.hardware import Hardware
 from backend.jobs.presence import Presence
 from backend.jobs.view import JobState
@@ -347,6 +348,41 @@ def test_a_failure_is_shown_with_its_way_out_and_can_be_tried_again(settings: Se
     assert "<i>consolidated.00.pth</i>" in page.one(role="alert").text
     visitor.press("resume", visitor.shown[visitor.view.at_job])
     assert world.ended() is JobState.DONE
+
+
+def test_when_the_network_is_back_one_press_goes_on(settings: Settings) -> None:
+    gone = SourceError("download.unreachable", host="huggingface.co", what="Connection refused")
+    world = make_world(settings, partial(acting.failing, problem=gone))
+    visitor = world.visit()
+    visitor.press("start", "demo")
+    assert world.ended() is JobState.FAILED
+    visitor.tick()
+    page = visitor.page(visitor.view.job)
+    assert "huggingface.co cannot be reached" in page.one(role="alert").text
+    main = page.one("button", cls="primary")
+    assert (main["data-do"], main["data-name"]) == ("resume", visitor.shown[visitor.view.at_job])
+    visitor.press(main["data-do"], main["data-name"])
+    assert world.ended() is JobState.DONE
+
+
+def test_what_cannot_begin_again_stays_as_it_was(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(settings, acting.failing)
+    visitor = world.visit()
+    visitor.start("mine", "builtin:demo/base", "builtin:demo/delta", "", "mine", "", "float16", "", "", keep=False)
+    assert world.ended() is JobState.FAILED
+    first = world.jobs.views()[0].id
+    visitor.tick()
+    with monkeypatch.context() as patched:
+        patched.setattr(Few, "hardware", lambda self: replace(Services.hardware(self), disk_free=1000))
+        with pytest.raises(MachineError):
+            visitor.press("anew", first)
+    assert [view.id for view in world.jobs.views()] == [first]
+    visitor.press("anew", first)
+    world.jobs.join()
+    (view,) = world.jobs.views()
+    assert view.id == visitor.shown[visitor.view.at_job] != first
+    plan = world.jobs.plan(view.id)
+    assert (plan.name, plan.delta, plan.dtype, plan.keep_sources) == ("mine", "builtin:demo/delta", "float16", False)
 
 
 def test_what_stands_in_the_way_of_the_one_button_is_shown_on_the_receipt(settings: Settings) -> None:

@@ -19,10 +19,10 @@ def mistake() -> None:
     raise UsageError("replies.loading", model="<b>m</b>")
 
 
-def test_values_and_an_empty_notice() -> None:
-    assert guarded(lambda: "one", 1)() == ("one", "")
-    assert guarded(lambda: ("one", "two"), 2)() == ("one", "two", "")
-    assert guarded(lambda: None, 0)() == ""
+def test_values_leave_the_notice_alone_whenever_they_come() -> None:
+    assert guarded(lambda: "one", 1)() == ("one", SKIP)
+    assert guarded(lambda: ("one", "two"), 2)() == ("one", "two", SKIP)
+    assert guarded(lambda: None, 0)() == SKIP
     assert guarded(lambda: "one", 1, quiet=True)() == "one"
     assert guarded(lambda: None, 0, quiet=True)() is None
 
@@ -86,7 +86,7 @@ def test_coroutines_and_named_inputs() -> None:
 
     handler = guarded(waits, 1)
     assert inspect.iscoroutinefunction(handler)
-    assert asyncio.run(handler("x", bad=False)) == ("x", "")
+    assert asyncio.run(handler("x", bad=False)) == ("x", SKIP)
     assert "alert" in asyncio.run(handler("x", bad=True))[1]
 
 
@@ -108,7 +108,7 @@ def test_streams_keep_their_steps_and_end_with_the_error() -> None:
         return [step async for step in handler()]
 
     first, second, last = asyncio.run(go())
-    assert first == ("one", "")  # an older notice goes when something new begins
+    assert first == ("one", SKIP)
     assert second == ("two", SKIP)
     assert last[0] == SKIP
     assert "alert" in last[1]

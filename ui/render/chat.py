@@ -12,6 +12,7 @@ from backend.conversations import StoredMessage
 from backend.engines.base import EngineState, EngineStatus, Finish, Waiting
 from backend.library import ModelInfo
 from backend.text import say
+from ui.render.loras import scales_text
 from ui.render.markup import esc
 
 Bubble = dict[str, Any]
@@ -65,7 +66,8 @@ def figures(message: StoredMessage, language: str) -> str:
     """Return the small print of a reply, as safe Markdown: tokens, speed, why it ended unless it simply was done."""
     if message.role != "assistant" or message.finish is None:
         return ""
-    usage, parts = message.usage, []
+    usage = message.usage
+    parts = [say(language, "loraui.with", names=scales_text(message.loras, language))] if message.loras else []
     if usage.completion_tokens:
         parts.append(say(language, "chat.figures.tokens", tokens=usage.completion_tokens))
     if usage.tokens_per_s:

@@ -29,14 +29,15 @@ def fit_table(outlook: Outlook, language: str) -> str:
     rows = "".join(_row(fit, language) for fit in outlook.ways)
     title = esc(say(language, "fit.table.title"))
     table = f'<table class="fits"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<details class="fit-ways"><summary>{title}</summary><div class="scroll">{table}</div></details>'
+    return f'<details><summary>{title}</summary><div class="scroll">{table}</div></details>'
 
 
 def _row(fit: Fit, language: str) -> str:
     needs = bytes_text(sum(memory.total for memory in fit.needs.values()))
     free = bytes_text(_sum(fit))
     context = say(language, "fit.table.tokens", tokens=fit.context) if fit.context else "–"
-    name = say(language, "fit.table.bits", place=place(fit), bits=fit.way.bits)
+    key = "ggufready.way" if fit.way.stored else "fit.table.bits"
+    name = say(language, key, place=place(fit), bits=fit.way.bits)
     said = [fit.why, *([fit.remedy] if fit.remedy else [])]
     why = "".join(f"<p>{esc(tell(language, one))}</p>" for one in said)
     lines = "".join(f"<li>{esc(tell(language, one))}</li>" for one in next(iter(fit.needs.values())).formula)

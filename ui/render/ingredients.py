@@ -10,7 +10,7 @@ from backend.recipes import Part, Recipe
 from backend.text import say
 from backend.units import bytes_text
 from ui.render.markup import button, esc, field, link
-from ui.render.terms import term
+from ui.render.terms import gated, term
 
 _BUILTIN = "builtin:"
 
@@ -76,13 +76,6 @@ def _page(coming: Coming | None, language: str) -> str:
     return f'<p class="figures">{esc(hosts)} {esc(version)} {page}</p>'
 
 
-def _gated(part: Part, language: str) -> str:
-    if not part.access:
-        return ""
-    word = term("gated", language, word=say(language, "wizard.gated"), where=part.source)
-    return f'<p class="gated">{word} {link(say(language, "wizard.gated_page"), part.access)}</p>'
-
-
 def ingredients(plan: Plan, recipe: Recipe | None, coming: Sequence[Coming], language: str) -> str:
     """Return the list of ingredients. ``recipe`` is the one whose places may be changed here; None for the form's."""
     fetched = {one.source: one for one in coming}
@@ -93,7 +86,7 @@ def ingredients(plan: Plan, recipe: Recipe | None, coming: Sequence[Coming], lan
     for number, (kind, source, scale) in enumerate(zip(kinds, plan.sources, scales, strict=True)):
         part = known[number] if known else Part(source)
         one, lora = fetched.get(source), number + 1 - (len(kinds) - len(plan.loras))
-        said = place(source, language)
+        said, access = place(source, language), part.access if source in part.candidates else ""
         if scale is not None:
             said = say(language, "setup.plan.scaled", source=said, scale=scale)
         more = _elsewhere(part, source, str(number), language) if known else ""
@@ -101,6 +94,6 @@ def ingredients(plan: Plan, recipe: Recipe | None, coming: Sequence[Coming], lan
         rows.append(
             f'<li data-part="{number}"><div class="part"><span class="role">{role}</span><span class="source">'
             f'{esc(said)}</span><span class="size">{esc(_size(part, one, language))}</span>'
-            f"</div>{_page(one, language)}{_gated(part, language) if source in part.candidates else ''}{more}</li>"
+            f"</div>{_page(one, language)}{gated(access, language, where=part.source)}{more}</li>"
         )
     return f'<ul class="ingredients">{"".join(rows)}</ul>'

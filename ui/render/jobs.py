@@ -11,12 +11,11 @@ from types import MappingProxyType
 from backend.errors import CriaError
 from backend.jobs.view import JobState, JobView, Sample, StepView
 from backend.plan import FETCH, MB
-from backend.text import duration, has, say, tell
+from backend.text import duration, guess, has, say, tell
 from backend.units import rate_text
-from ui.render.markup import bar, button, esc, guess, problem, remark
+from ui.render.markup import bar, button, esc, problem, remark
 from ui.render.remedies import Fix, Means, fix_for, remedy
 
-ACTIVE = frozenset({JobState.RUNNING, JobState.QUEUED})
 _NO_MEANS = Means()
 RESUMABLE = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED})
 
@@ -30,7 +29,7 @@ def job_title(job: JobView, language: str) -> str:
 def _step_figures(step: StepView, language: str) -> str:
     """Return one line of numbers: an estimate before; position, speed and time left during; what it took after."""
     if step.state is JobState.DONE:
-        measured = say(language, "setup.job.took", seconds=step.seconds, planned=guess(step.planned_s, language))
+        measured = say(language, "setup.job.took", seconds=step.seconds, planned=guess(language, step.planned_s))
         if not step.memory:
             return measured
         return f"{measured} · {say(language, 'setup.job.memory', memory=step.memory, planned=step.planned_memory)}"
@@ -45,7 +44,7 @@ def _step_figures(step: StepView, language: str) -> str:
         if step.seconds_left is not None:
             parts.append(say(language, "setup.job.left", what=duration(language, step.seconds_left)))
         return " · ".join(parts) or say(language, "setup.job.starting")
-    return say(language, "setup.job.estimate", time=guess(step.planned_s, language), memory=step.planned_memory)
+    return say(language, "setup.job.estimate", time=guess(language, step.planned_s), memory=step.planned_memory)
 
 
 def _step_bar(step: StepView, title: str) -> str:
@@ -157,7 +156,7 @@ def _delete(job: JobView, language: str, stored: int = 0) -> str:
 
 
 def _acts(job: JobView, language: str, see: "See") -> str:
-    if job.state in ACTIVE:
+    if job.state.is_active:
         sure = say(language, "wizard.cancel_sure", title=job_title(job, language))
         pause = button(say(language, "setup.job.cancel"), "pause", job.id)
         return pause + button(say(language, "wizard.cancel"), "cancel", job.id, confirm=sure)
@@ -220,7 +219,7 @@ def jobs_banner(jobs: Sequence[JobView], language: str) -> str:
     lines = []
     for number, job in enumerate(jobs):
         title = job_title(job, language)
-        if job.state in ACTIVE:
+        if job.state.is_active:
             text = say(language, "setup.job.banner", title=title, percent=int(100 * job.fraction))
         elif job.state in RESUMABLE and not number:
             text = say(language, "wizard.stopped", title=title, state=say(language, f"setup.state.{job.state}"))
@@ -239,7 +238,7 @@ def _line(job: JobView, language: str, admin: bool) -> str:
     if job.leftover_bytes:
         parts.append(say(language, "setup.job.leftovers", bytes=job.leftover_bytes))
     acts = button(say(language, "setup.job.show"), "show", job.id)
-    if admin and job.state not in ACTIVE:
+    if admin and not job.state.is_active:
         acts += _delete(job, language)
     return (
         f'<li data-job="{esc(job.id)}"><div><p>{esc(job_title(job, language))}</p>'

@@ -68,7 +68,7 @@ def next_step(offers: Sequence[Offer], language: str, *, admin: bool) -> str:
     )
     every = button(say(language, "wizard.all_models", count=len(offers)), "stage", "choose", primary=first is None)
     heading = esc(say(language, "wizard.next"))
-    return f'<h2>{heading}</h2><div class="families two">{cards}</div><div class="acts">{every}</div>'
+    return f'<h2>{heading}</h2><div class="families">{cards}</div><div class="acts">{every}</div>'
 
 
 def _how(fit: Fit, language: str) -> str:

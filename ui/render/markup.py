@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from html import escape
 
 from backend.errors import CriaError
-from backend.text import guess as guessed
 from backend.text import say, tell
 
 _ADDRESS = re.compile(r"(https?://[!-~]*[\w/])", re.ASCII)  # to its last letter: a full stop after is the sentence's
@@ -107,11 +106,6 @@ def remark(text: str, hint: str | None = None, *, kind: str = "info") -> str:
 def problem(error: CriaError, language: str, *, kind: str = "error") -> str:
     """Return an error as a remark: what is wrong, and the way out."""
     return remark(tell(language, error.message), tell(language, error.hint) if error.hint else None, kind=kind)
-
-
-def guess(seconds: float, language: str) -> str:
-    """Return an estimate of time as people say it; tenths of a second would pretend to know."""
-    return guessed(language, seconds)
 
 
 def known(value: str | None, language: str) -> str:

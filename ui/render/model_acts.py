@@ -80,11 +80,14 @@ def _more(shelved: Shelved, language: str) -> str:
     if info.is_text:
         words = esc(say(language, "models.do.copy"))
         acts.append(f'<button type="button" class="act" data-copy="{path}" data-copied="{copied}">{words}</button>')
-    if can_load(shelved):
+    if can_load(shelved) and not info.ready:
         acts += [_act(shelved, language, do) for do in ("lora", "dtype", "meta")]
     if shelved.is_free:
         if info.mended:
             acts.append(_act(shelved, language, "undo", confirm=_ask(shelved, language, "undo")))
+        if info.converted:
+            ask = say(language, "quantised.ask_drop", name=info.name, bytes=info.converted)
+            acts.append(button(say(language, "quantised.drop"), "drop", info.id, confirm=ask))
         what = "delete_link" if info.is_link else "delete"
         acts.append(_act(shelved, language, "delete", confirm=_ask(shelved, language, what)))
     name = ""
@@ -99,4 +102,16 @@ def _more(shelved: Shelved, language: str) -> str:
     return (
         f'<details data-keep="{esc(keep)}"><summary>{summary}</summary>'
         f'<div class="acts">{"".join(acts)}</div>{name}</details>'
+    )
+
+
+def adopting(language: str) -> str:
+    """Return the form that puts a ready-made GGUF file on the shelf, folded away."""
+    path = field(say(language, "ggufready.path"), "given", example="/home/me/model.Q4_K_M.gguf")
+    name = field(say(language, "ggufready.name"), "name")
+    act = button(say(language, "ggufready.adopt"), "adopt", "", enter=True)
+    summary, hint = esc(say(language, "ggufready.have")), esc(say(language, "ggufready.have_hint"))
+    return (
+        f'<details class="adopt" data-keep="adopt"><summary>{summary}</summary><p class="figures">{hint}</p>'
+        f'<div class="rename" data-form>{path}{name}{act}</div></details>'
     )

@@ -18,7 +18,7 @@ from backend.library.record import Ingredient
 from backend.text import say, tell
 from backend.units import bytes_text
 from ui.render.markup import bar, button, esc, facts, problem, remark
-from ui.render.model_acts import can_load, model_acts
+from ui.render.model_acts import adopting, can_load, model_acts
 from ui.render.recipes import fit_badge
 
 _FINDABLE = 12  # faults that are shown; a folder can have as many as it has files
@@ -109,7 +109,7 @@ def _files(shelved: Shelved, language: str) -> str:
 
 def _size(info: ModelInfo, language: str) -> str:
     weights = bytes_text(info.bytes)
-    return say(language, "gguf.size", bytes=info.bytes, converted=info.converted) if info.converted else weights
+    return say(language, "quantised.size", bytes=info.bytes, converted=info.converted) if info.converted else weights
 
 
 def _facts(shelved: Shelved, look: Look) -> str:
@@ -203,15 +203,16 @@ def models_list(shelf: Sequence[Shelved], look: Look) -> str:
     """Return the whole shelf as HTML, in the order given."""
     words = look.language
     intro = say(words, "models.intro", folder=look.folder) if look.admin else say(words, "models.intro_guest")
+    adopt = adopting(words) if look.admin else ""
     head = f'<h2>{esc(say(words, "models.heading"))}</h2><p class="figures">{esc(intro)}</p>'
     if not shelf:
         hint = say(words, "models.none_hint", folder=look.folder) if look.admin else None
         act = button(say(words, "models.to_setup"), "setup", "", primary=True) if look.admin else ""
-        return f'{head}{remark(say(words, "models.none"), hint)}<div class="acts">{act}</div>'
+        return f'{head}{remark(say(words, "models.none"), hint)}<div class="acts">{act}</div>{adopt}'
     total = sum(one.info.bytes + one.info.converted for one in shelf)
     count = esc(say(words, "models.count", count=len(shelf), bytes=total))
     cards = "".join(model_card(one, look) for one in shelf)
-    return f'{head}<p class="figures">{count}</p><div class="shelf">{cards}</div>'
+    return f'{head}<p class="figures">{count}</p>{adopt}<div class="shelf">{cards}</div>'
 
 
 def checks_list(shelf: Sequence[Shelved], look: Look) -> str:

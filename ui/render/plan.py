@@ -15,11 +15,11 @@ from backend.jobs.stock import Coming
 from backend.plan import Plan, Step
 from backend.rates import Rates
 from backend.recipes import META, Recipe
-from backend.text import say, tell
+from backend.text import guess, say, tell
 from backend.units import bytes_text
 from ui.render.fit import fit_table, verdict_badge
 from ui.render.ingredients import ingredients
-from ui.render.markup import button, esc, facts, field, guess, problem, tick
+from ui.render.markup import button, esc, facts, field, problem, tick
 from ui.render.remedies import Fix, Means, fix_for
 from ui.render.terms import term
 
@@ -74,7 +74,7 @@ def _row(step: Step, rates: Rates, language: str) -> str:
         ("reads", bytes_text(step.reads) if step.reads else "–"),
         ("writes", bytes_text(step.writes) if step.writes else "–"),
         ("memory", bytes_text(step.memory)),
-        ("time", guess(step.seconds(rates), language)),
+        ("time", guess(language, step.seconds(rates))),
     )
     figures = "".join(
         f'<td data-label="{esc(say(language, f"setup.plan.{name}"))}">{esc(text)}</td>' for name, text in cells
@@ -105,7 +105,7 @@ def _totals(plan: Plan, hardware: Hardware, language: str) -> str:
         say(language, "setup.plan.peak"): beside(plan.must_have_memory, hardware.ram_free),
         **trying,
         say(language, "setup.plan.download"): download,
-        say(language, "setup.plan.whole"): guess(plan.seconds, language),
+        say(language, "setup.plan.whole"): guess(language, plan.seconds),
     }
     return f'<div class="totals">{facts(rows)}</div>'
 

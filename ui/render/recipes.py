@@ -12,13 +12,11 @@ from backend.errors import CriaError
 from backend.fit.result import Outlook, Verdict
 from backend.plan import Plan
 from backend.recipes import Recipe
-from backend.text import has, say, tell
+from backend.text import guess, has, say, tell
 from backend.units import bytes_text
 from ui.render.fit import verdict_badge
-from ui.render.markup import button, esc, facts, guess, link, problem
-from ui.render.terms import term
-
-_FITTING = (Verdict.WELL, Verdict.TIGHT)
+from ui.render.markup import button, esc, facts, problem
+from ui.render.terms import gated
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def _facts(offer: Offer, language: str) -> str:
     if plan is not None:
         size = bytes_text(plan.disk_bytes - plan.download_bytes)
         download = bytes_text(plan.download_bytes) if plan.download_bytes else say(language, "setup.recipes.none")
-        time = guess(plan.seconds, language)
+        time = guess(language, plan.seconds)
     rows = {
         "setup.recipes.size": size,
         "setup.recipes.download": download,
@@ -107,13 +105,6 @@ def _obstacle(error: CriaError | None, language: str, admin: bool) -> str:
     return problem(error if admin else CriaError("ui.for_admins"), language, kind="warn")
 
 
-def _gated(recipe: Recipe, language: str) -> str:
-    if not recipe.access:
-        return ""
-    word = term("gated", language, word=say(language, "wizard.gated"), where=recipe.name)
-    return f'<p class="gated">{word} {link(say(language, "wizard.gated_page"), recipe.access)}</p>'
-
-
 def _words(recipe: Recipe, language: str) -> str:
     """Return what a search looks through, in lower case."""
     said = [recipe.text(table, language) for table in (recipe.title, recipe.about, recipe.good_for)]
@@ -141,7 +132,7 @@ def panel(offer: Offer, language: str, *, admin: bool, first: bool, hidden: bool
         f'<div class="recipe" {attributes}{" hidden" if hidden else ""}>'
         f'<div class="badges">{_badges(offer, language)}</div>'
         f'<p class="good-for">{esc(good_for)}</p><p class="about">{esc(about)}</p>{_facts(offer, language)}'
-        f"{_gated(recipe, language)}{_obstacle(offer.error, language, admin)}"
+        f"{gated(recipe.access, language, where=recipe.name)}{_obstacle(offer.error, language, admin)}"
         f'<div class="acts">{acts}</div></div>'
     )
 
@@ -152,14 +143,14 @@ def title_of(recipe: Recipe, language: str) -> str:
 
 
 def pick(offers: Sequence[Offer]) -> Offer:
-    """Return the size of a family to show first: what is being made or is there, else the largest that fits."""
-    for wanted in (lambda one: one.job, lambda one: one.model):
-        if found := next((one for one in offers if wanted(one)), None):
-            return found
-    for verdict in _FITTING:
-        fitting = [one for one in offers if one.verdict is verdict]
-        if fitting:
-            return max(fitting, key=lambda one: one.recipe.parameters or 0)
+    """Return the size of a family to show first, of sizes from small to large: what is being made or is there, else
+    the largest that runs well, else the smallest that runs at all.
+    """
+    well = [one for one in offers if one.verdict is Verdict.WELL]
+    tight = [one for one in offers if one.verdict is Verdict.TIGHT]
+    for found in ([one for one in offers if one.job], [one for one in offers if one.model], well[-1:], tight):
+        if found:
+            return found[0]
     return offers[0]
 
 
@@ -202,6 +193,12 @@ def families(offers: Iterable[Offer]) -> list[tuple[str, list[Offer]]]:
     return [(name, sorted(every, key=lambda one: one.recipe.parameters or 0)) for name, every in found.items()]
 
 
+def _more(count: int, language: str) -> str:
+    """Return the button to families further down: the page shows a dozen until somebody searches or presses it."""
+    words = esc(say(language, "wizard.more", count=count))
+    return f'<div class="acts more" hidden><button type="button" class="act" data-more>{words}</button></div>'
+
+
 def _nothing(language: str, *, admin: bool) -> str:
     """Return what a search without results says, with the ways out."""
     own = f"<p>{esc(say(language, 'wizard.nothing.own'))}</p>" if admin else ""
@@ -226,8 +223,9 @@ def recipe_gallery(offers: Sequence[Offer], language: str, *, admin: bool, probl
     broken = _broken(problems, language) if admin else ""
     if not offers:
         return f"<p>{esc(say(language, 'setup.recipes.empty'))}</p>{broken}"
+    groups = families(offers)
     cards = "".join(
         _family(name, every, language, admin=admin, first=not number and every[0].recipe.recommended)
-        for number, (name, every) in enumerate(families(offers))
+        for number, (name, every) in enumerate(groups)
     )
-    return f'{broken}<div class="families">{cards}</div>{_nothing(language, admin=admin)}'
+    return f'{broken}<div class="families">{cards}</div>{_more(len(groups), language)}{_nothing(language, admin=admin)}'

@@ -5,7 +5,7 @@ gives focus; Escape puts it away (assets/js/cards.js). A screen reader reads it 
 """
 
 from backend.text import say
-from ui.render.markup import esc
+from ui.render.markup import esc, link
 
 TERMS = ("delta", "lora", "quantised", "dtype", "template", "layout", "shard", "gated", "context")
 
@@ -18,6 +18,14 @@ def term(name: str, language: str, *, word: str = "", where: str = "") -> str:
         f'<span class="term" tabindex="0" aria-describedby="{own}">{esc(shown)}'
         f'<span role="tooltip" id="{own}">{esc(meaning)}</span></span>'
     )
+
+
+def gated(page: str, language: str, *, where: str) -> str:
+    """Return that a licence has to be accepted first, with the page for that; nothing without one."""
+    if not page:
+        return ""
+    word = term("gated", language, word=say(language, "wizard.gated"), where=where)
+    return f'<p class="gated">{word} {link(say(language, "wizard.gated_page"), page)}</p>'
 
 
 def glossary(language: str, *, where: str) -> str:

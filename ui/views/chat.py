@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from backend.engines import AUTO, ENGINES, is_installed
-from backend.engines.base import EngineOptions, Sampling
+from backend.engines.base import MOST_LORAS, EngineOptions, Sampling
 from backend.text import has
 from ui.i18n import label
 
@@ -41,7 +41,9 @@ class _Named:
 
 @dataclass(frozen=True)
 class OptionsView(_Named):
-    """How to load a model; one control per field of ``EngineOptions``. The cap is in GiB here."""
+    """How to load a model; one control per field of ``EngineOptions``. The cap is in GiB here; adapters come as folders
+    and, apart from them, their strengths.
+    """
 
     engine: gr.Dropdown
     device: gr.Dropdown
@@ -54,6 +56,9 @@ class OptionsView(_Named):
     idle_minutes: gr.Number
     url: gr.Textbox
     remote_model: gr.Dropdown
+    loras: gr.Dropdown
+    lora_scales: gr.HTML
+    keep_quantised: gr.Checkbox
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class SamplingView(_Named):
     top_k: gr.Slider
     repetition_penalty: gr.Slider
     max_new_tokens: gr.Slider
+    loras: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,10 @@ class ChatView:
     load: gr.Button
     unload: gr.Button
     card: gr.HTML
+    reload: gr.HTML
+    options_fold: gr.Accordion
     options: OptionsView
+    bits_cost: gr.HTML
     delete: gr.Button
     sampling: SamplingView
     earlier: gr.Button
@@ -118,13 +127,43 @@ def _number(key: str, name: str, value: float) -> gr.Number:
     return gr.Number(value, label=label(f"chat.{key}"), info=label(f"chat.{key}_info"), precision=None, elem_id=name)
 
 
-def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
-    """Return the options, and below them the button that few ever need: the one that deletes the chosen model."""
-    with gr.Accordion(label("chat.options"), open=False, elem_id="options"):
+def _strengths(name: str, *, keep: bool) -> gr.HTML:
+    """Lay out strengths of LoRAs. The value is JSON: ``rows`` is drawn, ``said`` is what somebody made of it.
+
+    Not a property of gradio's besides the value: an event that skips this output would empty it.
+    """
+    script = f"window.cria.strengths(element, props, watch, {str(keep).lower()})"
+    return gr.HTML(value="", html_template="${window.cria.rows(value)}", js_on_load=script, elem_id=name)
+
+
+def _loras() -> tuple[gr.Dropdown, gr.HTML]:
+    """Return the adapters to attach and their strengths. Filled in by events: folders of this machine are for
+    administrators.
+    """
+    chosen = gr.Dropdown(
+        [], value=[], label=label("loraui.attach"), info=label("loraui.attach_info"), elem_id="loras",
+        multiselect=True, max_choices=MOST_LORAS, allow_custom_value=True,
+    )  # fmt: skip
+    return chosen, _strengths("lora-scales", keep=True)
+
+
+def _options(defaults: EngineOptions) -> dict[str, Any]:
+    """Return the options by their names in ``ChatView``: where they fold, the controls, what fewer bits cost, and the
+    button that few ever need: the one that deletes the chosen model.
+    """
+    with gr.Accordion(label("chat.options"), open=False, elem_id="options") as fold:
         bits = gr.Radio(
             _choices("bits", (16, 8, 4)), value=defaults.bits, label=label("chat.bits_label"),
-            info=label("chat.bits_info"), elem_id="bits",
+            elem_id="bits",
         )  # fmt: skip
+        bits_cost = gr.HTML(elem_id="bits-cost")
+        keep = gr.Checkbox(
+            defaults.keep_quantised,
+            label=label("quantised.keep"),
+            info=label("quantised.keep_info"),
+            elem_id="keep-quantised",
+            visible=False,
+        )
         device = gr.Dropdown(
             _choices("device", ("auto", "cuda", "cpu", "mps")), value=defaults.device,
             label=label("chat.device_label"), elem_id="device", filterable=False,
@@ -139,6 +178,7 @@ def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
             label=label("chat.dtype_label"), elem_id="dtype", filterable=False,
         )  # fmt: skip
         context = _number("context", "context", defaults.context)
+        loras, scales = _loras()
         engine = gr.Dropdown(
             _engines(), value=defaults.engine, label=label("chat.engines_label"),
             info=label("chat.engines_info"), elem_id="engine-kind", filterable=False,
@@ -157,7 +197,10 @@ def _options(defaults: EngineOptions) -> tuple[OptionsView, gr.Button]:
             elem_id="remote-model", allow_custom_value=True, visible=elsewhere,
         )  # fmt: skip
         delete = gr.Button(label("chat.delete"), variant="stop", size="sm", elem_id="delete-model")
-    return OptionsView(engine, device, bits, num_gpus, gpus, cap, dtype, context, idle, url, there), delete
+    controls = (engine, device, bits, num_gpus, gpus, cap, dtype, context, idle, url, there, loras, scales, keep)
+    return {
+        "options_fold": fold, "options": OptionsView(*controls), "bits_cost": bits_cost, "delete": delete,
+    }  # fmt: skip
 
 
 def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.Slider:
@@ -167,7 +210,7 @@ def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.
     )  # fmt: skip
 
 
-def _sampling() -> SamplingView:
+def _sampling(mix: gr.HTML) -> SamplingView:
     normal = Sampling()
     with gr.Accordion(label("chat.sampling"), open=False, elem_id="sampling"):
         system = gr.Textbox(
@@ -180,6 +223,7 @@ def _sampling() -> SamplingView:
             _slider("top_k", normal.top_k, 0, 200, 1),
             _slider("repetition_penalty", normal.repetition_penalty, 0.8, 2, 0.01),
             _slider("max_new_tokens", normal.max_new_tokens, 1, 4096, 1),
+            mix,
         )
 
 
@@ -197,9 +241,11 @@ def build_chat(defaults: EngineOptions) -> ChatView:
                     load = gr.Button(label("chat.load"), variant="primary", elem_id="load", min_width=80)
                     unload = gr.Button(label("chat.unload"), elem_id="unload", min_width=80, interactive=False)
             card = gr.HTML(elem_id="engine", js_on_load=_REPORT)
+            reload = gr.HTML(elem_id="reload")  # beside the button that it is about
+            mix = _strengths("lora-mix", keep=False)
             with gr.Column(visible=False, elem_id="load-options") as load_options:
-                options, delete = _options(defaults)
-            sampling = _sampling()
+                loading = _options(defaults)
+            sampling = _sampling(mix)
         with gr.Column(scale=3, min_width=300, elem_id="chat-main"):
             earlier = gr.Button(label("chat.earlier"), size="sm", visible=False, elem_id="earlier")
             chatbot = gr.Chatbot(
@@ -223,6 +269,8 @@ def build_chat(defaults: EngineOptions) -> ChatView:
     window, sure = gr.Number(visible=False), gr.Checkbox(visible=False)
     timer = gr.Timer(FAST_S)
     return ChatView(
-        controls, load_options, picker, load, unload, card, options, delete, sampling, earlier, chatbot, to_setup,
-        box, send, stop, retry, undo, clear, seen, shown, window, sure, timer,
+        controls=controls, load_options=load_options, picker=picker, load=load, unload=unload, card=card,
+        reload=reload, **loading, sampling=sampling, earlier=earlier, chatbot=chatbot, to_setup=to_setup, box=box,
+        send=send, stop=stop, retry=retry, undo=undo, clear=clear, seen=seen, shown=shown, window=window, sure=sure,
+        timer=timer,
     )  # fmt: skip

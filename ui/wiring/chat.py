@@ -7,7 +7,7 @@ nothing about how models are loaded (``ui.wiring.model``).
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -22,7 +22,9 @@ from ui.render.chat import WAITING, bubble, bubbles, mark, queued, typed
 from ui.shell import SETUP_TAB, Shell, open_tab
 from ui.streaming import Pacer, paced
 from ui.views.chat import FAST_S, ChatView
+from ui.wiring.loras import LoraHandlers, mixed
 from ui.wiring.model import ModelHandlers
+from ui.wiring.options import OptionHandlers
 
 PAGE = 60  # messages in the widget; the model always gets all of them
 BUSY = "busy"  # what ``shown`` says while this page streams: nobody else may redraw the conversation
@@ -53,9 +55,9 @@ class _Chat:
 
 def read_settings(form: dict[str, Any]) -> tuple[str, Sampling]:
     """Return system prompt and sampling from what the controls hold."""
-    numbers = {key: form[key] for key in ("temperature", "top_p", "repetition_penalty")}
-    counts = {key: int(form[key]) for key in ("top_k", "max_new_tokens")}
-    return str(form["system"] or ""), Sampling(**numbers, **counts)
+    temperature, top_p, penalty = (form[key] for key in ("temperature", "top_p", "repetition_penalty"))
+    sampling = Sampling(temperature, top_p, int(form["top_k"]), penalty, int(form["max_new_tokens"]))
+    return str(form["system"] or ""), sampling
 
 
 class _Handlers:
@@ -85,7 +87,8 @@ class _Handlers:
         """Show a fresh page this browser's conversation and how its replies are picked."""
         chat = _Chat.of(self.services, request, None)
         kept = chat.current
-        sampling = [getattr(kept.sampling, name) for name in self.view.sampling.inputs if name != "system"]
+        own = {"system", "loras"}  # the strengths of adapters are drawn with the engine's state
+        sampling = [getattr(kept.sampling, name) for name in self.view.sampling.inputs if name not in own]
         return (*self.draw(chat), kept.system, *sampling)
 
     def follow(self, request: gr.Request, shown: str, window: float | None) -> tuple[Any, ...]:
@@ -156,7 +159,10 @@ class _Handlers:
     def _prepare(self, chat: _Chat, form: dict[str, Any]) -> tuple[str, Sampling]:
         """Make sure that a reply can be asked for, before anything is added or dropped; keep how it is picked."""
         require_ready(self.services.engine)
-        conversation, (system, sampling) = chat.current.id, read_settings(form)
+        current, (system, sampling) = chat.current, read_settings(form)
+        attached = self.services.engine.status().options.loras
+        sampling = replace(sampling, loras=mixed(attached, current.sampling, form["loras"]))
+        conversation = current.id
         self.services.conversations.save_settings(chat.owner, conversation, system=system, sampling=sampling)
         return conversation, sampling
 
@@ -233,8 +239,11 @@ def bind_chat(view: ChatView, services: Services, shell: Shell) -> None:
     handlers, form = _Handlers(view, services), view.sampling.inputs
     model = ModelHandlers(view, services)
     model.bind(shell)
+    LoraHandlers(view, services).bind(shell)
+    OptionHandlers(view, services).bind(shell)
 
-    shell.on(None, handlers.restore, (), [*handlers.drawn, *form.values()])
+    settings = [control for name, control in form.items() if name != "loras"]
+    shell.on(None, handlers.restore, (), [*handlers.drawn, *settings])
     shell.on(view.timer.tick, handlers.follow, (view.shown, view.window), handlers.drawn, quiet=True)
     shell.on(view.earlier.click, handlers.show_earlier, (view.window,), [*handlers.drawn, view.window])
 

@@ -20,6 +20,7 @@ from ui.render.chat import greeting, questions
 from ui.render.engine import engine_card
 from ui.shell import Shell
 from ui.views.chat import FAST_S, GIB, REMOTE, SLOW_S, ChatView
+from ui.wiring.loras import mixer, read_loras
 
 _MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
 
@@ -47,6 +48,8 @@ def read_options(form: dict[str, Any], words: str = "en") -> EngineOptions:
         idle_minutes=_whole("idle_minutes", form, words),
         url=str(form["url"] or "").strip(),
         remote_model=str(form["remote_model"] or "").strip(),
+        loras=read_loras(form["loras"], form["lora_scales"]),
+        keep_quantised=bool(form["keep_quantised"]) and form["bits"] != 16,
     )
 
 
@@ -54,7 +57,10 @@ def _number(name: str, form: dict[str, Any], words: str) -> float:
     """An emptied field means its default, 0."""
     if form[name] in (None, ""):
         return 0.0
-    number = float(form[name])
+    try:
+        number = float(form[name])
+    except (TypeError, ValueError):
+        raise _bad_number(name, form[name], words) from None
     if not 0 <= number < 1e9:
         raise _bad_number(name, number, words)
     return number
@@ -67,7 +73,7 @@ def _whole(name: str, form: dict[str, Any], words: str) -> int:
     return int(number)
 
 
-def _bad_number(name: str, value: float, words: str) -> UsageError:
+def _bad_number(name: str, value: Any, words: str) -> UsageError:
     field = say(words, "remote.idle" if name == "idle_minutes" else f"chat.{name}")
     return UsageError("chat.bad_number", name=field, value=value)
 
@@ -79,7 +85,7 @@ class ModelHandlers:
         self.view, self.services = view, services
         self.outputs = [
             view.controls, view.load_options, view.picker, view.load, view.unload, view.card, view.chatbot,
-            view.to_setup, view.send, view.timer, view.seen,
+            view.to_setup, view.send, view.sampling.loras, view.timer, view.seen,
         ]  # fmt: skip
 
     def bind(self, shell: Shell) -> None:
@@ -164,9 +170,11 @@ class ModelHandlers:
         if not changed:
             return (*(gr.skip(),) * (len(self.outputs) - 2), gr.Timer(parts["pace"]), gr.skip())
         shown = {name: _update(name, parts[name]) for name in changed}
+        if "loras" in changed:
+            shown["loras"] = mixer(self.services, request, status)
         if changed & {"choices", "loaded"}:
             shown["picker"] = _picker(parts, picked, follow="loaded" in changed)
-        names = ("admin", "admin", "picker", "load", "unload", "card", "greeting", "to_setup", "ready")
+        names = ("admin", "admin", "picker", "load", "unload", "card", "greeting", "to_setup", "ready", "loras")
         return (*(shown.get(name, gr.skip()) for name in names), gr.Timer(parts["pace"]), json.dumps(marks))
 
     def _parts(self, request: gr.Request, status: EngineStatus, models: Sequence[ModelInfo]) -> dict[str, Any]:
@@ -184,10 +192,13 @@ class ModelHandlers:
             "loaded": status.model if state in _MOVING or ready else "",
             "load": [say(words, "chat.reload" if ready else "chat.load"), at_rest and bool(usable), bool(usable)],
             "unload": state not in {EngineState.OFF, EngineState.STOPPING, EngineState.FAILED},
-            "card": engine_card(status, words, admin=admin, forecast=self.services.forecast(status)),
+            "card": engine_card(
+                status, words, admin=admin, forecast=self.services.forecast(status), line=self.services.line.live()
+            ),
             "greeting": [greeting(status, models, words, admin=admin), questions(loaded, words) if ready else []],
             "to_setup": admin and not usable and at_rest,
             "ready": ready,
+            "loras": [status.model, [[lora.name, lora.scale] for lora in status.options.loras]] if ready else [],
             "pace": FAST_S if state in _MOVING or status.active else SLOW_S,
         }
 

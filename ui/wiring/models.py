@@ -61,6 +61,11 @@ def _undo(asked: Asked) -> str:
     return asked.tell("undone", name=asked.found.info.name)
 
 
+def _drop(asked: Asked) -> str:
+    freed = asked.shelf.drop(asked.found.info.id)
+    return remark(say(asked.language, "quantised.dropped", name=asked.found.info.name, bytes=freed))
+
+
 def _check(asked: Asked) -> str:
     asked.shelf.check(asked.found.info.id)
     return ""
@@ -72,7 +77,8 @@ def _stop(asked: Asked) -> str:
 
 
 CHANGING: Mapping[str, Callable[[Asked], str]] = {
-    "rename": _rename, "delete": _delete, "repair": _repair, "undo": _undo, "check": _check, "stop": _stop,
+    "rename": _rename, "delete": _delete, "repair": _repair, "undo": _undo, "drop": _drop, "check": _check,
+    "stop": _stop,
 }  # fmt: skip
 
 
@@ -106,6 +112,8 @@ class ModelsHandlers:
         return self._row(self._act(request, press, seen), self.outputs)
 
     def _act(self, request: gr.Request, press: Press, seen: str) -> Updates:
+        if press.act == "adopt":
+            return self._adopt(request, press, seen)
         try:
             found = self.services.shelf.find(press.name)
         except UsageError as error:  # another page was faster
@@ -121,6 +129,13 @@ class ModelsHandlers:
         if press.act not in CHANGING:
             return {}
         told = CHANGING[press.act](Asked(self.services.shelf, found, press, language(request)))
+        return {**self._changed(request, seen), self.view.said: told}
+
+    def _adopt(self, request: gr.Request, press: Press, seen: str) -> Updates:
+        """Put a ready-made GGUF file on the shelf; copying one takes long, and belongs into the terminal."""
+        steps = list(self.services.shelf.adopt(press.text("given"), press.text("name"), may_copy=False))
+        words = language(request)
+        told = remark(say(words, "ggufready.on_shelf", name=str(steps[-1])))
         return {**self._changed(request, seen), self.view.said: told}
 
     def _load(self, model: str) -> None:

@@ -4,12 +4,11 @@ Knows nothing about who may press what, and nothing about how anything is drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.errors import CriaError, JobError
-from backend.recipes import find_recipe
-from ui.render.jobs import ACTIVE
+from backend.errors import CriaError
+from backend.plan import TRY
 from ui.wiring.setup_place import OF_JOB, Place, Press
 from ui.wiring.setup_plan import Order, open_plan, recipe_of
 from ui.wiring.setup_screen import Screen, Updates
@@ -121,16 +120,13 @@ def _mend(asked: Asked) -> Updates:
 
 
 def _anew(asked: Asked) -> Updates:
-    """Delete what is left of a job and start the same work again."""
-    screen = asked.screen
-    old = screen.services.jobs.plan(asked.name)
-    known = {recipe.name for recipe in screen.services.recipes()}
-    recipe = find_recipe(screen.services.recipes(), old.recipe) if old.recipe in known else recipe_of(old)
-    fresh = screen.services.plan(recipe, name=old.name, choice=screen.choice)
-    if screen.services.jobs.view(asked.name).state in ACTIVE:
-        raise JobError("job.running", job=asked.name)
-    screen.services.jobs.delete(asked.name)
-    return _watch(screen, screen.services.set_up(fresh, choice=screen.choice))
+    """Start the same work again from the beginning; what is left of the job goes once that has begun."""
+    screen, services = asked.screen, asked.screen.services
+    old = services.jobs.plan(asked.name)
+    tried = any(step.id == TRY for step in old.steps)
+    fresh = services.plan(recipe_of(old, services.recipes()), name=old.name, self_test=tried, choice=screen.choice)
+    fresh = replace(fresh, keep_sources=old.keep_sources)
+    return _watch(screen, services.set_up(fresh, choice=screen.choice, instead_of=asked.name))
 
 
 def _delete_download(asked: Asked) -> Updates:

@@ -17,7 +17,6 @@ from backend.library import ModelInfo
 from backend.plan import Plan
 from backend.recipes import Recipe
 from backend.services import Services
-from ui.render.jobs import ACTIVE
 from ui.render.machine import Sized
 from ui.render.recipes import Offer
 
@@ -43,7 +42,7 @@ class Gallery:
 
     def offers(self, jobs: Sequence[JobView], shelf: Sequence[ModelInfo]) -> list[Offer]:
         """Return every recipe with what it comes to here, its model on the shelf and its set-up that runs."""
-        making = {job.model: job.id for job in jobs if job.state in ACTIVE}
+        making = {job.model: job.id for job in jobs if job.state.is_active}
         made = {model.recipe: model.name for model in reversed(shelf) if model.recipe}
         made |= {model.name: model.name for model in shelf}
         with self._guard:

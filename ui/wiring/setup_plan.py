@@ -38,14 +38,22 @@ def form_recipe(fields: Sequence[str]) -> Recipe:
     )
 
 
-def recipe_of(plan: Plan) -> Recipe:
-    """Return what a job was asked for as a recipe, so that it can be planned anew."""
+def recipe_of(plan: Plan, known: Sequence[Recipe] = ()) -> Recipe:
+    """Return what a job was asked for as a recipe, so that it can be planned anew.
+
+    Of ingredients that are those of the plan's recipe, if that is among the ``known``, everything stays known.
+    """
+    parts = {part.source: part for recipe in known if recipe.name == plan.recipe for part in recipe.parts}
+
+    def part(source: str) -> Part:
+        return parts.get(source, Part(source))
+
     return Recipe(
         name=plan.recipe,
         title=plan.title,
-        base=Part(plan.base),
-        delta=Part(plan.delta, rule=plan.delta_rule) if plan.delta else None,
-        loras=tuple(Part(source, scale) for source, scale in plan.loras),
+        base=part(plan.base),
+        delta=replace(part(plan.delta), rule=plan.delta_rule) if plan.delta else None,
+        loras=tuple(replace(part(source), scale=scale) for source, scale in plan.loras),
         template=plan.template,
         context=plan.context,
         questions=plan.questions,

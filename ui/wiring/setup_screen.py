@@ -7,18 +7,20 @@ about events, and nothing about how a card is drawn.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2s
 from typing import Any
 
 import gradio as gr
 
 from backend.hardware import anonymous
+from backend.jobs.stock import Stored
 from backend.jobs.view import JobState, JobView
 from backend.services import DownloadChoice, Services
 from backend.text import say
 from ui.access import is_admin, language
 from ui.render.downloads import stored_list
-from ui.render.jobs import ACTIVE, RESUMABLE, See, job_card, jobs_banner, jobs_list
+from ui.render.jobs import RESUMABLE, See, job_card, jobs_banner, jobs_list
 from ui.render.machine import machine_line, machine_station, next_step, reach
 from ui.render.markup import remark
 from ui.render.path import path_line
@@ -67,7 +69,7 @@ class Screen:
         else at the choice, where a line tells of a set-up that stopped.
         """
         for job in self.jobs:
-            if job.state in ACTIVE:
+            if job.state.is_active:
                 return Place("run", job=job.id)
         return Place("choose" if self.models or self.jobs else "machine")
 
@@ -89,7 +91,7 @@ class Screen:
 
     def _watched(self) -> str:
         """Return a mark of everything that a gallery shows and that changes by itself."""
-        making = [(job.id, job.model) for job in self.jobs if job.state in ACTIVE]
+        making = [(job.id, job.model) for job in self.jobs if job.state.is_active]
         own = self.services.settings.recipes_dir
         changed = own.stat().st_mtime_ns if own.is_dir() else 0
         return _hash(making, sorted(self.shelf), changed)
@@ -98,9 +100,14 @@ class Screen:
         """Return a card below its heading."""
         return f"<h2>{say(self.language, key)}</h2>{card}"
 
+    @cached_property
+    def _stock(self) -> tuple[Stored, ...]:
+        """The downloads on the disk; what lies there is for administrators to know."""
+        return self.services.stock.all() if self.admin else ()
+
     def stored(self) -> str:
-        """Return the downloads on the disk; what lies there is for administrators to know."""
-        return stored_list(self.services.stock.all(), self.language) if self.admin else ""
+        """Return the downloads on the disk as a list."""
+        return stored_list(self._stock, self.language) if self.admin else ""
 
     def _job(self, job: JobView | None, place: Place) -> str:
         words = self.language
@@ -114,7 +121,7 @@ class Screen:
         return job_card(job, words, see)
 
     def _means(self, job: JobView) -> Means:
-        unused = sum(one.bytes for one in self.services.stock.all() if one.is_unused)
+        unused = sum(one.bytes for one in self._stock if one.is_unused)
         plan = self.services.jobs.plan(job.id)
         return Means(unused, bool(plan.remotes) and plan.keep_sources, self.free_name(job.model))
 
@@ -153,14 +160,14 @@ class Screen:
             if number >= len(old) or old[number] != card.mark:
                 updates[component] = card.draw()
         if updates:
-            busy = any(job.state in ACTIVE for job in self.jobs)
+            busy = any(job.state.is_active for job in self.jobs)
             marks = " ".join(card.mark for card in cards.values())
             shown = bool(self.jobs or self.services.jobs.damaged())
             updates |= {
                 self.view.at_seen: marks,
                 self.view.timer: gr.Timer(FAST_S if busy else SLOW_S),
                 self.view.history_box: gr.Accordion(visible=shown),
-                self.view.stored_box: gr.Accordion(visible=self.admin and bool(self.services.stock.all())),
+                self.view.stored_box: gr.Accordion(visible=bool(self._stock)),
             }
         return updates
 
@@ -189,6 +196,6 @@ class Screen:
     def free_name(self, wanted: str) -> str:
         """Return a name that no model has and none is being made under."""
         taken = {model.name for model in self.models}
-        taken |= {job.model for job in self.jobs if job.state in ACTIVE}
+        taken |= {job.model for job in self.jobs if job.state.is_active}
         names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3))]
         return next(name for name in names if name not in taken)

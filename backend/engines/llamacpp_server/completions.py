@@ -4,12 +4,16 @@ templates, stop strings or HTTP.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from backend.engines.base import Sampling
+from backend.engines.adapters import choose_scales
+from backend.engines.base import Lora, Sampling
+from backend.engines.llamacpp_server.adapters import Gate, Scales, lora_fields
 from backend.engines.llamacpp_server.sampling import request_fields
+from backend.engines.llamacpp_server.seats import Seats
 from backend.errors import EngineError
 
 
@@ -33,8 +37,8 @@ class Chunk:
 class Completions:
     """Requests on their way. ``steps`` grows with every token and every piece of a prompt; ``computed`` with tokens."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, loras: Sequence[Lora] = (), *, slots: int = 0) -> None:
+        self._server, self._loras, self._gate, self._seats = server, tuple(loras), Gate(), Seats(slots)
         self._lock = threading.Lock()
         self._held: dict[object, int] = {}  # tokens that each request has in the cache
         self.steps = 0
@@ -50,7 +54,16 @@ class Completions:
 
         Raises:
             EngineError: llama.cpp refused the request or failed.
+            UsageError: an adapter is asked for that is not attached.
         """
+        scales = choose_scales(self._loras, sampling)
+        async with self._gate.held(scales), aclosing(self._answers(ids, sampling, most, scales)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _answers(
+        self, ids: Sequence[int], sampling: Sampling, most: int, scales: Scales
+    ) -> AsyncGenerator[Chunk, None]:
         request = _Request(self, asyncio.get_running_loop(), len(ids))
         body = {
             "prompt": list(ids),
@@ -59,8 +72,16 @@ class Completions:
             "return_progress": True,  # a chunk for every batch of a prompt: what a stop can take hold of
             "timings_per_token": True,
             **request_fields(sampling, prompt=len(ids), most=most),
+            **lora_fields(scales),
         }
-        threading.Thread(target=request.run, args=(self._server, body), name="completion", daemon=True).start()
+
+        def run() -> None:
+            seat = self._seats.take(ids, scales)  # not in the event loop: prompts are long, and it compares them
+            end = request.run(self._server, {**body, "id_slot": seat})
+            self._seats.give_back(seat)  # not when its reader leaves: llama.cpp may still be at it
+            request.put(end)  # after that: who asks again at once finds the seat free, with what it has read
+
+        threading.Thread(target=run, name="completion", daemon=True).start()
         try:
             while True:
                 item = await request.queue.get()
@@ -93,18 +114,17 @@ class _Request:
         self.left = threading.Event()  # nobody listens any more
         self._all, self._loop, self._prompt = all_, loop, prompt
         self._tokens = 0
-        self._ended = False
+        self._end: Chunk | EngineError = EngineError("engine.computation_ended")
 
-    def run(self, server: Server, body: Mapping[str, Any]) -> None:
-        """Answer; the last item of the queue is an end or an error."""
+    def run(self, server: Server, body: Mapping[str, Any]) -> Chunk | EngineError:
+        """Put everything but the end into the queue; return the end, or an error. Raises nothing."""
         try:
             server.handle_completions(body, self._take)
-            if not self._ended:
-                self._put(EngineError("engine.computation_ended"))
         except Exception as problem:  # noqa: BLE001 - the end of a thread that nobody awaits
-            self._put(EngineError("engine.computation_failed", what=str(problem)[:300] or type(problem).__name__))
+            self._end = EngineError("engine.computation_failed", what=str(problem)[:300] or type(problem).__name__)
         finally:
             self._all.forget(self)
+        return self._end
 
     def _take(self, data: Any) -> bool:
         """Note what llama.cpp says; returns whether it should stop."""
@@ -112,9 +132,13 @@ class _Request:
             item = self._read(data)
         except (KeyError, IndexError, TypeError, ValueError) as problem:
             item = EngineError("engine.nonsense", what=str(problem)[:200])
-        if item is not None:
-            self._ended = isinstance(item, EngineError) or bool(item.ended)
-            self._put(item)
+        if isinstance(item, EngineError):
+            self._end = item
+            return True
+        if item is not None and item.ended:
+            self._end = item
+        elif item is not None:
+            self.put(item)
         return self.left.is_set()
 
     def _read(self, data: Any) -> Chunk | EngineError | None:
@@ -128,6 +152,7 @@ class _Request:
         text, ended = str(choice["text"] or ""), str(choice["finish_reason"] or "")
         return Chunk(text, tokens, ended) if text or ended else None
 
-    def _put(self, item: Chunk | EngineError) -> None:
+    def put(self, item: Chunk | EngineError) -> None:
+        """Hand an item to whoever reads. Any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.queue.put_nowait, item)

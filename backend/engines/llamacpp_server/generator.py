@@ -32,9 +32,16 @@ class LlamaGenerator:
         slots: int,
         placement: Message,
         note: Message | None,
+        drops_space: bool | None = None,
+        closing: Callable[[], None] | None = None,
     ) -> None:
+        """``drops_space``: whether a reply's first space is the tokenizer's own; None: learned from what it decodes.
+        ``closing`` is called in the end.
+        """
         self._tokenizer, self._completions, self._stops = tokenizer, completions, tuple(stops)
-        self._drops_space = drops_first_space(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+        if drops_space is None:
+            drops_space = drops_first_space(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+        self._drops_space, self._closing = drops_space, closing
         self.slots, self.context, self.placement, self.note = slots, context, placement, note
 
     def prepare(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Prompt:
@@ -80,6 +87,8 @@ class LlamaGenerator:
 
     def close(self) -> None:
         """The process ends right after this, and llama.cpp with it."""
+        if self._closing is not None:
+            self._closing()
 
 
 def drops_first_space(decode: Callable[[Sequence[int]], str]) -> bool:

@@ -3,10 +3,23 @@
 The arithmetic is ``backend.fit``'s, which foretells it before anything is loaded. Knows nothing about files.
 """
 
-from backend.errors import MachineError
-from backend.fit.llamacpp import MIN_AUTO_CONTEXT, PAGE, RESERVE, SLOTS, Room, least, padded, room_for
+from backend.errors import MachineError, UsageError
+from backend.fit.llamacpp import MIN_AUTO_CONTEXT, PAGE, RESERVE, SLOTS, Room, cache_per_token, least, padded, room_for
 
-__all__ = ["MIN_AUTO_CONTEXT", "PAGE", "RESERVE", "SLOTS", "Room", "fit_room", "padded"]
+__all__ = [
+    "MIN_AUTO_CONTEXT", "PAGE", "RESERVE", "SLOTS", "Room", "cache_per_token", "computed", "fit_room", "padded",
+]  # fmt: skip
+
+
+def computed(wanted: int, longest: int, *, asked: bool) -> int:
+    """Return the tokens of context up to which llama.cpp computes what the model is; ``asked`` as in ``fit_room``.
+
+    Raises:
+        UsageError: somebody asked for more.
+    """
+    if asked and wanted > longest:
+        raise UsageError("gguf.too_long", asked=wanted, most=longest)
+    return min(wanted, longest)
 
 
 def fit_room(weights: int, per_token: int, free: int, *, wanted: int, asked: bool) -> Room:

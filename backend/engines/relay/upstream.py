@@ -23,7 +23,7 @@ SLOTS = 64  # the other server queues by itself; this only bounds what we ask at
 LIST_TIMEOUT_S = 10.0
 _MAX_LIST = 4 << 20
 _CONTEXTS = ("max_model_len", "context_length", "max_context_length", "context_window")  # names in use for it
-_OURS = ("top_k", "repetition_penalty")  # not in OpenAI's protocol: some servers refuse what they do not know
+_OURS = ("top_k", "repetition_penalty", "loras")  # not in OpenAI's protocol: some servers refuse what they do not know
 _BY_STATUS = {401: "remote.key", 403: "remote.key", 404: "remote.no_model", 429: "remote.busy"}
 
 
@@ -54,10 +54,10 @@ def list_models(endpoint: Endpoint, timeout_s: float = LIST_TIMEOUT_S) -> tuple[
             httpx.Client(timeout=timeout_s, trust_env=False, verify=tls(endpoint.url)) as client,
             client.stream("GET", f"{endpoint.url}/v1/models", headers=endpoint.headers) as response,
         ):
-            status, body = response.status_code, b""
+            status, body, end = response.status_code, b"", time.monotonic() + timeout_s
             for part in response.iter_bytes():
                 body += part
-                if len(body) > _MAX_LIST:
+                if len(body) > _MAX_LIST or time.monotonic() > end:  # httpx's time-out is one of each read
                     raise EngineError("remote.not_openai", host=host)
             response = httpx.Response(status, content=body)
     except httpx.HTTPError as problem:

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 
@@ -25,6 +26,9 @@ from backend.text import Message
 
 POLL_S = 0.5
 SILENCE_S = 300.0
+READY_S = 3600.0  # a large model over a network, compiled: long, but not for ever
+LOOK_S = 5.0
+GIVEN_UP_AFTER_S = 120.0  # without an answer about its health; compiling a batch of a new size can take a while
 
 
 def load(readiness: Readiness) -> Generator:
@@ -47,20 +51,63 @@ def load(readiness: Readiness) -> Generator:
         return None if code is None else EngineError("engine.died", code=code, log="")
 
     endpoint = Endpoint(f"http://127.0.0.1:{port}", key, folder.name, silence_s=SILENCE_S)
-    _wait(endpoint, fault)
+    wait_until_healthy(endpoint, fault)
+    life = Life(endpoint, fault)
+    threading.Thread(target=life.follow, name="vllm-life", daemon=True).start()
     context = next((one.context for one in list_models(endpoint) if one.name == folder.name), 0)
     gpus = len(options.gpus) or options.num_gpus or 1
-    return Upstream(endpoint, context=context, placement=Message("remote.vllm", {"count": gpus}), fault=fault)
+    return Upstream(endpoint, context=context, placement=Message("remote.vllm", {"count": gpus}), fault=life.fault)
 
 
-def _wait(endpoint: Endpoint, fault: Callable[[], CriaError | None]) -> None:
-    with httpx.Client(timeout=5.0, trust_env=False, verify=tls(endpoint.url)) as client:
+def wait_until_healthy(endpoint: Endpoint, fault: Callable[[], CriaError | None], most_s: float = READY_S) -> None:
+    """Wait until it says that it is well.
+
+    Raises:
+        EngineError: what ``fault`` says; ``hard.vllm_late`` when it is not ready after ``most_s`` seconds.
+    """
+    end = time.monotonic() + most_s
+    with _client(endpoint) as client:
         while (problem := fault()) is None:
-            with contextlib.suppress(httpx.HTTPError):
-                if client.get(f"{endpoint.url}/health").status_code == httpx.codes.OK:
-                    return
+            if is_healthy(client):
+                return
+            if time.monotonic() > end:
+                raise EngineError("hard.vllm_late", seconds=most_s)
             time.sleep(POLL_S)
     raise problem
+
+
+class Life:
+    """Asks again and again whether it still lives: its process may be there and answer nobody any more."""
+
+    def __init__(
+        self, endpoint: Endpoint, fault: Callable[[], CriaError | None], most_s: float = GIVEN_UP_AFTER_S
+    ) -> None:
+        self._endpoint, self._died, self._most_s = endpoint, fault, most_s
+        self._heard = time.monotonic()
+
+    def fault(self) -> CriaError | None:
+        """Return why it can answer no more; None while all is well."""
+        silent = time.monotonic() - self._heard > self._most_s
+        return self._died() or (EngineError("hard.vllm_silent", seconds=self._most_s) if silent else None)
+
+    def follow(self, every_s: float = LOOK_S) -> None:
+        """Look until there is a fault."""
+        with _client(self._endpoint) as client:
+            while self.fault() is None:
+                if is_healthy(client):
+                    self._heard = time.monotonic()
+                time.sleep(every_s)
+
+
+def is_healthy(client: httpx.Client) -> bool:
+    """Tell whether a server says of itself that it is well. Its words do not matter, so they are not read."""
+    with contextlib.suppress(httpx.HTTPError), client.stream("GET", "/health") as response:
+        return response.status_code == httpx.codes.OK
+    return False
+
+
+def _client(endpoint: Endpoint) -> httpx.Client:
+    return httpx.Client(base_url=endpoint.url, timeout=5.0, trust_env=False, verify=tls(endpoint.url))
 
 
 def _free_port() -> int:

@@ -11,23 +11,32 @@ from itertools import count
 from typing import Any
 
 from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProcessorList
-from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
 from transformers.generation.continuous_batching.continuous_api import OutputRouter
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
 from backend.engines.base import Sampling
 from backend.engines.memory import computation_failed
+from backend.engines.transformers_server.adapter_batches import Processors, keep_apart
+from backend.engines.transformers_server.adapters import Batch, Scales
 from backend.engines.transformers_server.sampling import PerRequestSampling
-from backend.engines.transformers_server.tokens import Mailbox
+from backend.engines.transformers_server.tokens import Mailbox, Reused, nobody
 from backend.errors import CriaError, EngineError, MachineError
-from backend.fit.need import PAGE, SLOTS
+from backend.fit.need import PAGE, Batching
+
+
+class Refused(Exception):
+    """Continuous batching does not compute this model; ordinary ``generate`` may."""
 
 
 @dataclass
 class _Open:
-    """A request on its way: where its tokens go, and how many of them went."""
+    """A request on its way: where its tokens go, how many of them went, whom to tell what was there already, and how
+    strong its adapters are.
+    """
 
     mailbox: Mailbox
+    reused: Reused
+    scales: Scales | None = None
     sent: int = 0
 
 
@@ -49,42 +58,83 @@ class _Router(OutputRouter):  # type: ignore[misc] # transformers is untyped
 class BatchedTokens:
     """``TokenSource`` over one ``ContinuousBatchingManager``."""
 
-    slots = SLOTS
+    def __init__(
+        self, model: Any, *, eos: Sequence[int], pages: int, batching: Batching, adapters: Batch | None = None
+    ) -> None:
+        """``pages``: of all layers, see ``backend.fit.need.blocks``.
 
-    def __init__(self, model: Any, *, eos: Sequence[int], pages: int, chunk: int) -> None:
+        Raises:
+            MachineError: there is no room for them.
+            Refused: the library has no cache for such a model.
+        """
+        self.slots = batching.slots
         self._eos = list(eos) or [-1]
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
         self._names = count()
         self._computed = 0
         self._sampling = PerRequestSampling()
-        self._manager = model.init_continuous_batching(
+        self._adapters = adapters
+        try:
+            self._manager = self._prepared(model, pages, batching)
+        except (MemoryError, RuntimeError) as problem:
+            raise MachineError("engine.no_room_cache", tokens=pages * PAGE, what=str(problem)[:300]) from problem
+        except ValueError as problem:  # layers of a kind that the library has no cache for
+            raise Refused(str(problem)) from problem
+        cache = self._manager.batch_processor.cache
+        if adapters is not None:
+            keep_apart(cache, self._scales_of)
+        self._count_shared(cache)
+        self._manager.start()
+
+    def _prepared(self, model: Any, pages: int, batching: Batching) -> Any:
+        """Return the library's manager with its cache taken, so that a lack of memory is said while loading."""
+        manager = model.init_continuous_batching(
             GenerationConfig(do_sample=True, eos_token_id=self._eos, temperature=None, top_k=None, top_p=None),
             ContinuousBatchingConfig(
                 page_size=PAGE,
                 num_blocks=pages,
-                max_batch_tokens=chunk,
-                max_requests_per_batch=SLOTS,
+                max_batch_tokens=batching.chunk,
+                max_requests_per_batch=batching.slots,
                 max_memory_percent=1.0,
-                # The sampling above looks requests up in the computing thread, between two steps.
+                # The sampling looks requests up in the computing thread, between two steps.
                 use_async_batching=False,
                 use_cuda_graph=False,
                 auto_switch_to_flash=False,
             ),
         )
-        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._sampling]))
+        processors = Processors(LogitsProcessorList([self._sampling]), self._adapters)
         processors.tensors_required = 1  # one row of arguments for our one processor
-        self._manager.logit_processor = processors
-        self._manager.output_router = _Router(self._deliver)
-        try:
-            self._manager.warmup()  # takes the cache now, so that a lack of memory is said while loading
-        except (MemoryError, RuntimeError, ValueError) as problem:
-            raise MachineError("engine.no_room_cache", tokens=pages * PAGE, what=str(problem)[:300]) from problem
-        self._manager.start()
+        manager.logit_processor = processors
+        manager.output_router = _Router(self._deliver)
+        manager.warmup()
+        return manager
 
-    async def stream(self, ids: Sequence[int], sampling: Sampling, limit: int) -> AsyncIterator[Sequence[int]]:
+    def _count_shared(self, cache: Any) -> None:
+        """Tell each request how many tokens of its prompt were computed for another one before."""
+        search = cache.search_prefix_match
+
+        def searched(name: str, ids: list[int]) -> int:
+            found: int = search(name, ids)
+            with self._lock:
+                request = self._open.get(name)
+            if request and not request.sent:  # later: a request that had to make room is computed again
+                request.reused(found)
+            return found
+
+        cache.search_prefix_match = searched
+
+    def _scales_of(self, name: str) -> Scales | None:
+        with self._lock:
+            request = self._open.get(name)
+        return request.scales if request else None
+
+    async def stream(
+        self, ids: Sequence[int], sampling: Sampling, limit: int, reused: Reused = nobody
+    ) -> AsyncIterator[Sequence[int]]:
         """Yield new tokens as they are computed; closing cancels the request before the next step."""
-        name, request = f"r{next(self._names)}", _Open(Mailbox())
+        scales = self._adapters.scales(sampling) if self._adapters else ()
+        name, request = f"r{next(self._names)}", _Open(Mailbox(), reused, scales)
         with self._lock:
             self._open[name] = request
         ended = False

@@ -1,44 +1,52 @@
 """From a model folder to something that answers: placement, weights read with real progress, a source of tokens.
 
-Weights come through Cria's own reader, so files, names and shapes are checked before memory is taken, nothing is
-unpickled and no index leads out of the folder; the configuration is built from checked sizes. Missing tensors, which
-transformers would fill with noise, are errors. Knows nothing about HTTP.
+Knows nothing about HTTP, or how tensors get from files into a model.
 """
 
-import asyncio
+import gc
 import logging
 import os
-import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import psutil
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from backend.dimensions import Dimensions, Role, TensorShape, dimensions_from_config
-from backend.engines.base import EngineOptions, Sampling
+from backend.dimensions import Dimensions, Role, TensorShape, dimensions_from_config, stretches
+from backend.engines.adapters import Attachable, open_loras
+from backend.engines.base import EngineOptions
 from backend.engines.folder import ModelFolder, open_folder, wanted_context
 from backend.engines.generator import Generator, Readiness
+from backend.engines.memory import is_out_of_memory
 from backend.engines.transformers_server import other_kinds
+from backend.engines.transformers_server.adapters import attach
 from backend.engines.transformers_server.allocator import freed_at_once
-from backend.engines.transformers_server.batching import BatchedTokens
-from backend.engines.transformers_server.one_at_a_time import SingleTokens
+from backend.engines.transformers_server.computing import token_source
 from backend.engines.transformers_server.other_kinds import decoder_start
 from backend.engines.transformers_server.placement import Machine, Need, Placement, Room, place
-from backend.engines.transformers_server.quantise import quantisation, spare_odd_shapes
+from backend.engines.transformers_server.quantised_store import (
+    drop_store,
+    open_store,
+    store_bytes,
+    sweep,
+    write_store,
+)
+from backend.engines.transformers_server.reading import ReadBytes, load_model
 from backend.engines.transformers_server.text_generator import TextGenerator
 from backend.engines.transformers_server.tokenizer import load_tokenizer
 from backend.engines.transformers_server.tokens import TokenSource
-from backend.errors import CriaError, WeightsError
-from backend.fit.need import count, pages
+from backend.errors import EngineError, MachineError, WeightsError
+from backend.fit.need import count, is_batched
 from backend.text import Message
 from backend.weights.as_is import AsIs
-from backend.weights.checkpoint import Checkpoint, Tensor
+from backend.weights.checkpoint import Checkpoint
 from backend.weights.shape import EMBED, HEAD, ModelShape, Shape
 
-_VIEW_AS = {"BF16": torch.bfloat16}
+_Loaded = TypeVar("_Loaded")
 
 
 def load(readiness: Readiness) -> Generator:
@@ -53,18 +61,18 @@ def load(readiness: Readiness) -> Generator:
     folder = open_folder(readiness.folder)
     readiness.total_bytes = folder.checkpoint.nbytes
     wanted = wanted_context(folder, options.context)
-    shape = folder.checkpoint.shape
-    alone = not isinstance(shape, ModelShape)
-    placement = place(need_of(folder.checkpoint, wanted), options, look_around(), alone=alone)
+    size = _dimensions(folder.checkpoint.shape)
+    alone = size is None or not is_batched(size)
+    loras = open_loras(folder.checkpoint, options.loras)
+    need = need_of(folder.checkpoint, wanted)
+    need = replace(need, others=need.others + sum(lora.numbers for lora in loras))
+    placement = place(need, options, look_around(), alone=alone)
     tokenizer = load_tokenizer(folder)
-    with freed_at_once():
-        model = load_model(folder.checkpoint, options, placement, _Progress(readiness))
-    single = len(placement.gpus) > 1 or alone
-    start = decoder_start(shape)
-    source: TokenSource = (
-        SingleTokens(model, eos=folder.eos, start=start) if single else _batched(model, folder, placement)
+    need = replace(need_of(folder.checkpoint, placement.context), others=need.others)
+    source, not_kept = _or_anew(
+        partial(_source, folder, placement, readiness=readiness, need=need, loras=loras),
+        partial(drop_store, folder, options.bits, placement.dtype),
     )
-    asyncio.run(_first_token(source, shape.bos or 0))
     return TextGenerator(
         tokenizer,
         source,
@@ -73,9 +81,84 @@ def load(readiness: Readiness) -> Generator:
         context=placement.context,
         placement=placement.message,
         note=_note(
-            placement, options, wanted=wanted, template=bool(tokenizer.chat_template), waits=_waits(shape, placement)
+            placement,
+            options,
+            wanted=wanted,
+            template=bool(tokenizer.chat_template),
+            more=not_kept or _waits(source, placement),
         ),
     )
+
+
+def _or_anew(load: Callable[[], _Loaded], drop: Callable[[], bool]) -> _Loaded:
+    """Return what ``load`` does. Should it fail and ``drop`` find quantised weights that were kept, once more without
+    those: nobody knows what a disk made of them, and the model's own files are there.
+    """
+    try:
+        return load()
+    except (EngineError, WeightsError, RuntimeError, ValueError) as problem:
+        if is_out_of_memory(problem) or not drop():
+            raise
+        traceback.print_exc()  # for the log
+    gc.collect()  # out here nothing holds the failed model any more
+    return load()
+
+
+def _source(
+    folder: ModelFolder, placement: Placement, *, readiness: Readiness, need: Need, loras: Sequence[Attachable]
+) -> tuple[TokenSource, Message | None]:
+    """Return what computes, and why quantised weights were not kept where somebody wanted them to be."""
+    options, shape = readiness.options, folder.checkpoint.shape
+    readiness.loaded_bytes, readiness.total_bytes = 0, folder.checkpoint.nbytes
+    with freed_at_once():
+        model, not_kept = _model(folder, placement, readiness)
+        adapters = attach(model, options.loras, loras, getattr(torch, placement.dtype)) if loras else None
+    size, start = _dimensions(shape), decoder_start(shape)
+    source = token_source(
+        model,
+        need,
+        placement,
+        eos=folder.eos,
+        bos=shape.bos or 0,
+        start=start,
+        adapters=adapters,
+        keeps=size is not None and start is None and not size.stretches,
+    )
+    return source, not_kept
+
+
+def _model(folder: ModelFolder, placement: Placement, readiness: Readiness) -> tuple[Any, Message | None]:
+    """Return the loaded model, and why its quantised weights were not kept where somebody wanted them to be."""
+    options = readiness.options
+    progress = ReadBytes(readiness)
+    sweep(folder)
+    if options.bits == 16:
+        return load_model(folder.checkpoint, options, placement, progress), None
+    kept = open_store(folder, options.bits, placement.dtype)
+    if kept is not None:
+        readiness.total_bytes = sum(tensor.nbytes for tensor in kept.values())
+    model = load_model(folder.checkpoint, options, placement, progress, kept)
+    return model, None if kept is not None or not options.keep_quantised else _keep(model, folder, placement, readiness)
+
+
+def _keep(model: Any, folder: ModelFolder, placement: Placement, readiness: Readiness) -> Message | None:
+    """Keep the quantised weights; a model that is loaded is not given up because that cannot be done."""
+
+    def report(done: int, total: int) -> None:
+        readiness.loaded_bytes, readiness.total_bytes = done, total
+
+    try:
+        readiness.note = Message("quantised.keeping", {"bytes": store_bytes(model, folder.checkpoint)})
+        write_store(model, folder, bits=readiness.options.bits, dtype=placement.dtype, report=report)
+    except MachineError as problem:
+        if problem.key == "weights.disk_full":
+            return Message("quantised.note.no_room", {name: problem.params[name] for name in ("needed", "free")})
+        return Message("quantised.note.not_written", {"what": str(problem.params.get("what"))[:200]})
+    except WeightsError as problem:
+        return Message("quantised.note.not_written", {"what": str(problem.params.get("name", problem.key))[:200]})
+    finally:
+        readiness.note = None
+    return None
 
 
 def look_around() -> Machine:
@@ -116,136 +199,30 @@ def _dimensions(shape: Shape) -> Dimensions | None:
             head_dim=shape.head_dim,
             ffn=shape.ffn,
             context=shape.max_positions,
+            stretches=stretches(shape.rope_scaling),
         )
     return dimensions_from_config(shape.config) if isinstance(shape, AsIs) else None
 
 
-def config_of(shape: ModelShape, eos: tuple[int, ...] = ()) -> LlamaConfig:
-    """Build the configuration from checked sizes; nothing of a foreign config.json gets any further than those."""
-    rope = {"rope_type": "default", **(shape.rope_scaling or {}), "rope_theta": shape.rope_theta}
-    return LlamaConfig(
-        vocab_size=shape.vocab,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=shape.max_positions,
-        rms_norm_eps=shape.norm_eps,
-        rope_parameters=rope,
-        tie_word_embeddings=shape.tie,
-        attention_bias=shape.attention_bias,
-        mlp_bias=shape.mlp_bias,
-        bos_token_id=shape.bos,
-        eos_token_id=list(eos) or None,
-    )
-
-
-class _Progress:
-    """Counts the bytes of weights that were really read."""
-
-    def __init__(self, readiness: Readiness) -> None:
-        self._readiness = readiness
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        """Note bytes read; several threads read."""
-        with self._lock:
-            self._readiness.loaded_bytes += count
-
-
-class _Lazy:
-    """A tensor of the checkpoint in the shape transformers' loader wants: read when it is indexed."""
-
-    def __init__(self, tensor: Tensor, progress: _Progress) -> None:
-        self._tensor, self._progress = tensor, progress
-
-    def __getitem__(self, _: Any) -> torch.Tensor:
-        array = self._tensor.array()
-        self._progress.add(array.nbytes)
-        tensor = torch.from_numpy(array)
-        dtype = _VIEW_AS.get(self._tensor.dtype)
-        return tensor if dtype is None else tensor.view(dtype)
-
-
-def load_model(checkpoint: Checkpoint, options: EngineOptions, placement: Placement, progress: _Progress) -> Any:
-    """Return the model on its device, weights read tensor by tensor.
-
-    Raises:
-        WeightsError: a tensor is missing, unexpected or of another shape.
-    """
-    state: Mapping[str, _Lazy] = {name: _Lazy(tensor, progress) for name, tensor in checkpoint.items()}
-    dtype, shape = getattr(torch, placement.dtype), checkpoint.shape
-    if isinstance(shape, ModelShape):
-        model_class, config = LlamaForCausalLM, config_of(shape)
-    else:
-        model_class, config = other_kinds.model_of(shape)
-    model, found = model_class.from_pretrained(
-        None,
-        config=config,
-        state_dict=state,
-        dtype=dtype,
-        device_map=_device_map(placement),
-        max_memory=dict(placement.max_memory) or None,
-        quantization_config=quantisation(options.bits, dtype),
-        attn_implementation=other_kinds.attention(shape),
-        output_loading_info=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
-    for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found.get(key):
-            raise WeightsError("engine.tensors_differ", kind=key, names=", ".join(sorted(map(str, found[key]))[:5]))
-    if options.bits == 4:
-        spare_odd_shapes(model)
-    return model
-
-
-def _device_map(placement: Placement) -> str | dict[str, Any]:
-    if len(placement.gpus) > 1:
-        return "balanced"
-    return {"": placement.gpus[0] if placement.gpus else placement.device}
-
-
-def _batched(model: Any, folder: ModelFolder, placement: Placement) -> BatchedTokens:
-    need, batching = need_of(folder.checkpoint, placement.context), placement.batching
-    taken = pages(
-        placement.context,
-        placement.cache_room,
-        need.token(placement.dtype, batching),
-        conversations=batching.conversations,
-    )
-    return BatchedTokens(model, eos=folder.eos, pages=taken, chunk=batching.chunk)
-
-
-async def _first_token(source: TokenSource, token: int) -> None:
-    """Compute one token, so that what cannot compute fails here and not in somebody's first reply."""
-    try:
-        async for _ in source.stream([token], Sampling(temperature=0.0), 1):
-            pass
-    except CriaError:
-        source.close()
-        raise
-
-
-def _waits(shape: Shape, placement: Placement) -> Message | None:
+def _waits(source: TokenSource, placement: Placement) -> Message | None:
     """Say why one reply is computed at a time, if that is so."""
-    if not isinstance(shape, ModelShape):
-        return Message("finish.found.one_at_a_time")
-    return Message("engine.note.one_at_a_time") if len(placement.gpus) > 1 else None
+    if source.slots > 1:
+        return None
+    if len(placement.gpus) > 1:
+        return Message("engine.note.one_at_a_time")
+    return Message("quantised.note.mps" if placement.device == "mps" else "finish.found.one_at_a_time")
 
 
 def _note(
-    placement: Placement, options: EngineOptions, *, wanted: int, template: bool, waits: Message | None
+    placement: Placement, options: EngineOptions, *, wanted: int, template: bool, more: Message | None
 ) -> Message | None:
     """Return the one thing most worth saying about how it was loaded."""
     if not template:
         return Message("engine.note.no_template")
     if placement.context < wanted:
         return Message("engine.note.shorter_context", {"context": placement.context, "wanted": wanted})
-    if waits:
-        return waits
+    if more:
+        return more
     if options.bits != 16 and placement.device == "cpu":
         return Message("engine.note.bits_on_cpu", {"bits": options.bits})
     return None

@@ -46,22 +46,24 @@ class TextGenerator:
         """Stream one reply, as ``Generator`` says."""
         most, when_full = limit(prompt.tokens, sampling, self.context)
         text, stops = Detokeniser(self._decode), StopStrings(self._stops)
-        tokens = 0
-        async with aclosing(self._source.stream(prompt.ids, sampling, most)) as stream:  # type: ignore[type-var]
+        tokens, reused = 0, [0]
+        source = self._source.stream(prompt.ids, sampling, most, reused.append)
+        async with aclosing(source) as stream:  # type: ignore[type-var]
             async for new in stream:
                 shown = ""
                 for token in new:
                     tokens += 1
                     if token in self._eos:
-                        yield Step(shown + stops.feed(text.finish()) + stops.finish(), tokens, Finish.STOP)
+                        rest = shown + stops.feed(text.finish()) + stops.finish()
+                        yield Step(rest, tokens, Finish.STOP, cached_tokens=reused[-1])
                         return
                     shown += stops.feed(text.feed(token))
                 if stops.hit:
-                    yield Step(shown, tokens, Finish.STOP)
+                    yield Step(shown, tokens, Finish.STOP, cached_tokens=reused[-1])
                     return
                 yield Step(shown, tokens)
         rest = stops.feed(text.finish()) + stops.finish()
-        yield Step(rest, tokens, Finish.STOP if stops.hit else when_full)
+        yield Step(rest, tokens, Finish.STOP if stops.hit else when_full, cached_tokens=reused[-1])
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,11 +1,17 @@
 """The seam between the text of a reply and how its tokens are computed. Knows nothing about either."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from backend.engines.base import Sampling
 from backend.errors import CriaError
+
+Reused = Callable[[int], None]
+
+
+def nobody(_: int) -> None:
+    """Nobody wants to know."""
 
 
 class TokenSource(Protocol):
@@ -13,8 +19,13 @@ class TokenSource(Protocol):
 
     slots: int
 
-    def stream(self, ids: Sequence[int], sampling: Sampling, limit: int) -> AsyncIterator[Sequence[int]]:
+    def stream(
+        self, ids: Sequence[int], sampling: Sampling, limit: int, reused: Reused = nobody
+    ) -> AsyncIterator[Sequence[int]]:
         """Yield new tokens as they are computed, the ending token included. Closing it ends the computation.
+
+        ``reused`` is told how many tokens of the prompt need no computing, as an earlier request began alike. Any
+        thread.
 
         Raises:
             EngineError: the computation failed.

@@ -52,7 +52,8 @@ def test_counts_come_only_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("finish", "told"), [(Finish.STOP, "stop"), (Finish.LENGTH, "length"), (Finish.CONTEXT, "length")]
+    ("finish", "told"),
+    [(Finish.STOP, "stop"), (Finish.LENGTH, "length"), (Finish.CONTEXT, "length"), (Finish.TIME, "length")],
 )
 def test_reasons_are_ones_that_clients_know(finish: Finish, told: str) -> None:
     engine = FakeEngine([Piece("a", 1), Piece("", 1, finish, USAGE)])

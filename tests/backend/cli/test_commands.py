@@ -14,25 +14,10 @@ import pytest
 from backend.cli import commands, models, recipes
 from backend.cli import setup as setting_up
 from backend.cli.parser import build_parser
-from backend.conversations import Conversations
-from backend.engines.supervisor import Supervisor
 from backend.errors import MachineError, SourceError, UsageError
-from backend.jobs.manager import JobManager
 from backend.jobs.view import JobState, JobView
 from backend.plan import make_plan
 from backend.services import Services
-from backend.settings import Settings
-
-
-@pytest.fixture
-def services(settings: Settings) -> Services:
-    return Services(
-        settings=settings,
-        jobs=JobManager(settings.data_dir, worker="tests.backend.jobs.fake_worker"),
-        engine=Supervisor(settings.logs_dir),
-        conversations=Conversations(settings.database),
-        examiner=lambda *_: None,
-    )
 
 
 @pytest.fixture

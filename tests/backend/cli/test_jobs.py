@@ -8,26 +8,11 @@ import pytest
 
 from backend.cli.jobs import jobs
 from backend.cli.parser import build_parser
-from backend.conversations import Conversations
-from backend.engines.supervisor import Supervisor
 from backend.errors import JobError
-from backend.jobs.manager import JobManager
 from backend.jobs.view import JobState
 from backend.plan import make_plan
 from backend.recipes import custom_recipe
 from backend.services import Services
-from backend.settings import Settings
-
-
-@pytest.fixture
-def services(settings: Settings) -> Services:
-    return Services(
-        settings=settings,
-        jobs=JobManager(settings.data_dir, worker="tests.backend.jobs.fake_worker"),
-        engine=Supervisor(settings.logs_dir),
-        conversations=Conversations(settings.database),
-        examiner=lambda *_: None,
-    )
 
 
 def run(services: Services, *words: str) -> int:

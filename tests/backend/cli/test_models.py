@@ -1,6 +1,7 @@
 """The terminal's ``models``: every action, its exit code, and one JSON document where it is asked for."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,31 +9,24 @@ import pytest
 
 from backend.cli import models
 from backend.cli.parser import build_parser
-from backend.conversations import Conversations
-from backend.engines.supervisor import Supervisor
 from backend.errors import UsageError, WeightsError
-from backend.jobs.manager import JobManager
 from backend.jobs.shelf import Shelf
 from backend.jobs.view import JobState, JobView
 from backend.library.looking import Looker
 from backend.services import Services
 from backend.settings import Settings
+from backend.units import bytes_text
 from tests.backend.library.folders import ask_here, bare, early, examine_here
+from tests.backend.weights.gguf_files import write_tiny
 
 
 @pytest.fixture
-def services(settings: Settings) -> Services:
-    made = Services(
-        settings=settings,
-        jobs=JobManager(settings.data_dir, worker="tests.backend.jobs.fake_worker"),
-        engine=Supervisor(settings.logs_dir),
-        conversations=Conversations(settings.database),
-        examiner=lambda *_: None,
-    )
+def services(services: Services, settings: Settings) -> Services:
     looker = Looker(settings.models_dir, settings.data_dir / "kept.json", examine=examine_here)
-    made.__dict__["shelf"] = Shelf(settings.data_dir, made.jobs, made.engine.status, looker=looker, ask=ask_here)
+    shelf = Shelf(settings.data_dir, services.jobs, services.engine.status, looker=looker, ask=ask_here)
+    services.__dict__["shelf"] = shelf
     early(settings.models_dir / "old")
-    return made
+    return services
 
 
 def run(services: Services, *words: str) -> int:
@@ -65,6 +59,7 @@ def test_repair_undo_rename_and_delete(services: Services, capsys: pytest.Captur
     row = json.loads(capsys.readouterr().out)
     assert (row["faults"], row["template"], row["mended"]) == ([], "vicuna-v1.1", True)
     assert run(services, "--undo", "old") == 0
+    assert run(services, "--drop-converted", "old") == 0
     assert run(services, "--rename", "old", "new") == 0
     assert run(services, "--delete", "new") == 0
     assert list(services.models()) == []
@@ -127,3 +122,23 @@ def test_a_healthy_folder_put_here_by_hand_is_not_touched_by_a_look(services: Se
     before = sorted(path.name for path in folder.iterdir())
     assert run(services) == 0
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_ready_made_file_is_put_on_the_shelf(
+    services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "another disk")
+
+    source = write_tiny(tmp_path / "Own.gguf")
+    monkeypatch.setattr(os, "link", refuse)
+    assert run(services, "--adopt", str(source), "--name", "mine", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["ready"] == ["Own.gguf"]
+    assert f"{bytes_text(source.stat().st_size)} / {bytes_text(source.stat().st_size)}" in said.err
+    assert "mine is on the shelf" in said.err
+    with pytest.raises(UsageError) as caught:
+        run(services, "--export", "mine", "--dtype", "float16", "--name", "other")
+    assert caught.value.key == "ggufready.no_export"
+    assert run(services) == 0
+    assert "mine" in capsys.readouterr().out

@@ -47,6 +47,17 @@ def test_defaults_are_localhost_without_a_token() -> None:
     assert engine_options(parse()) == EngineOptions()
 
 
+@pytest.mark.parametrize(("words", "seconds"), [((), 3600), (("--reply-limit", "5"), 300), (("--reply-limit", "0"), 0)])
+def test_the_longest_that_a_reply_may_take(words: tuple[str, ...], seconds: float) -> None:
+    assert read_settings(parse(*words), {}).reply_s == seconds
+
+
+@pytest.mark.parametrize("words", ["-1", "soon", "nan", "1e9", "99999999", ""])
+def test_a_limit_that_is_no_number_of_minutes(words: str) -> None:
+    with pytest.raises(SystemExit):
+        parse(f"--reply-limit={words}")
+
+
 def test_listening_makes_a_fresh_token_each_time() -> None:
     args = parse("--listen", "--listen-port", "8080")
     first, second = read_settings(args, {}), read_settings(args, {})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backend.conversations import Conversations, database
-from backend.conversations.database import VERSION, Database
+from backend.conversations.database import SCHEMAS, VERSION, Database
 from backend.engines.base import Finish
 from backend.errors import MachineError
 from backend.settings import ROOT
@@ -133,6 +133,22 @@ def test_damage_found_while_in_use_fails_once_and_then_goes_on(path: Path, monke
     assert kept.messages(ALICE, kept.current(ALICE).id) == ()
     kept.close()
     assert len(list(path.parent.glob("*damaged-*"))) >= 1
+
+
+def test_what_the_first_format_kept_is_still_there(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.executescript(SCHEMAS[0])
+        other.execute("PRAGMA user_version=1")
+        other.execute("INSERT INTO conversations (id, owner, created, turn) VALUES ('c', ?, 1, 1)", (ALICE,))
+        other.execute("INSERT INTO messages (conversation, role, text, created) VALUES ('c', 'user', 'one', 1)")
+    kept = Conversations(path)
+    (message,) = kept.messages(ALICE, "c")
+    assert (message.text, message.loras) == ("one", ())
+    kept.begin_reply(ALICE, "c", model="toy", loras=(("pirate", 0.5),))
+    kept.close()
+    again = Conversations(path)
+    assert again.messages(ALICE, "c")[-1].loras == (("pirate", 0.5),)
+    again.close()
 
 
 def test_a_newer_format_is_left_alone(path: Path) -> None:

@@ -49,6 +49,13 @@ def test_the_engine(options: EngineOptions, hardware: Any, engine: str, folder: 
     assert why is None
 
 
+@pytest.mark.parametrize("hardware", [NONE, ONE, APPLE])
+def test_a_ready_made_gguf_is_llama_cpps_alone(hardware: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    assert choose_engine(EngineOptions(), hardware, tmp_path)[0].engine == "llamacpp"
+    assert choose_engine(EngineOptions(engine="transformers"), hardware, tmp_path)[0].engine == "transformers"
+
+
 def test_a_folder_that_is_none_is_left_to_the_usual_engine_to_refuse(tmp_path: Path) -> None:
     assert choose_engine(EngineOptions(), NONE, tmp_path / "nowhere")[0].engine == "transformers"
 

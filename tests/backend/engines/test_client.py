@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -33,8 +34,9 @@ def says() -> Iterator[Say]:
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 request.read(length)
-                connection.sendall(answer)
-                connection.shutdown(socket.SHUT_WR)
+                with suppress(OSError):  # who has heard enough hangs up
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=serve, daemon=True).start()
         return Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -86,6 +88,7 @@ def test_openais_own_stream(says: Say) -> None:
             "engine.refused",
         ),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\noops", "engine.refused"),
+        (b"HTTP/1.1 502 Bad\r\nConnection: close\r\n\r\n" + b"oops " * 1_000_000, "engine.refused"),
     ],
 )
 def test_a_broken_stream_is_an_engine_error(says: Say, answer: bytes, key: str) -> None:

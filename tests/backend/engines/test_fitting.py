@@ -60,6 +60,15 @@ def test_a_forecast_is_compared_once_and_makes_the_next_one_better(tmp_path: Pat
     assert fitting.held("other") == ()
 
 
+def test_what_was_foretold_of_another_engine_than_computes_is_forgotten(tmp_path: Path) -> None:
+    folder, fitting = tiny.write_model(tmp_path / "tiny"), Fitting(tmp_path)
+    for asked, computes in (("llamacpp", "transformers"), ("transformers", "llamacpp")):
+        fitting.expect(folder, EngineOptions(engine=asked), machine(8))
+        there = EngineStatus(EngineState.READY, "tiny", EngineOptions(engine=computes), memory_bytes=700_000_000)
+        assert fitting.compare(there) is None
+        assert fitting.compare(replace(there, options=EngineOptions(engine=asked))) is not None
+
+
 def test_what_cannot_be_foretold_is_not(tmp_path: Path) -> None:
     folder, fitting = tiny.write_model(tmp_path / "tiny"), Fitting(tmp_path)
     for options, where in ((EngineOptions(engine="echo"), folder), (TORCH, tmp_path / "absent")):
@@ -83,6 +92,43 @@ def test_what_is_loaded_makes_room_for_the_next(tmp_path: Path) -> None:
     seen = without(hardware, EngineStatus(EngineState.READY, "m", pid=7, memory_bytes=2 * GB))
     assert (seen.ram_free, seen.gpus[0].free_bytes, seen.gpus[0].processes) == (12 * GB, 8 * GB, (other,))
     assert without(hardware, EngineStatus()) is hardware
+
+
+@pytest.mark.parametrize(("found", "kept"), [(0.4, 1.0), (1.05, 1.0), (1.2, 1.2), (None, 1.0)])
+def test_a_memory_counts_as_faster_only_by_a_good_deal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: float | None, kept: float
+) -> None:
+    seen = iter([1e9, found and found * 1e9])
+    monkeypatch.setattr("backend.engines.fitting.measure", lambda _, now: Speeds(1e8, 1e8, next(seen), now()))
+    times = iter([0.0, 60.0, 60.0])
+    fitting = Fitting(tmp_path, clock=lambda: next(times))
+    fitting.measure_speeds(tmp_path)
+    assert fitting.measure_speeds(tmp_path, again=True).memory == kept * 1e9
+
+
+def test_the_memory_alone_is_measured_before_anything_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([5e9, 9e9])
+    monkeypatch.setattr("backend.engines.fitting.memory_rate", lambda: next(found))
+    fitting = Fitting(tmp_path)
+    for _ in range(2):
+        fitting.measure_memory()
+        assert fitting.measured().speeds == Speeds(memory=5e9)
+
+
+def test_how_fast_it_answered_is_remembered_of_the_way_it_was_loaded(tmp_path: Path) -> None:
+    folder, fitting = tiny.write_model(tmp_path / "tiny"), Fitting(tmp_path)
+    ready = EngineStatus(EngineState.READY, "tiny", TORCH, memory_bytes=700_000_000)
+
+    def kept() -> list[float]:
+        return [one.tokens_per_s for one in Fitting(tmp_path).held("tiny")]
+
+    fitting.expect(folder, TORCH, machine(8))
+    for rate, remembered in ((0.0, 0.0), (20.0, 20.0), (20.5, 20.0), (30.0, 30.0), (0.0, 30.0)):
+        fitting.compare(ready, rate)
+        assert kept() == [remembered]
+    fitting.expect(folder, TORCH, machine(8))
+    fitting.compare(ready)
+    assert kept() == [30.0]  # nobody has asked anything since it was loaded again
 
 
 def test_speeds_are_measured_once_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,43 @@ def test_programs_leave_a_slot_for_people() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("pieces", [0, 3])
+def test_a_reply_that_takes_too_long_ends_with_its_reason_and_frees_its_slot(pieces: int) -> None:
+    class Slow(Engine):
+        closed = False
+
+        async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+            try:
+                for count in range(pieces):
+                    yield Piece("a", count + 1)
+                await asyncio.Event().wait()
+            finally:
+                self.closed = True
+
+    async def run() -> None:
+        line, engine = Line(Limits(reply_s=0.05)), Slow(1)
+        first, second = await asyncio.wait_for(asyncio.gather(*(_all(line, engine, who) for who in "ab")), 60)
+        for told in (first, second):
+            assert (told[-1].finish, told[-1].tokens, told[-1].text) == (Finish.TIME, pieces, "")
+            assert told[-1].usage is not None
+            assert told[-1].usage.completion_tokens == pieces
+        assert "".join(piece.text for piece in first) == "a" * pieces
+        assert engine.closed
+        assert line.tally.counts().replies == {(CHAT, "time"): 2}
+        assert not line._turns
+
+    asyncio.run(run())
+
+
+def test_without_a_time_limit_a_reply_takes_as_long_as_it_takes() -> None:
+    async def run() -> None:
+        line, engine = Line(Limits(reply_s=0)), Engine(1)
+        engine.go.set()
+        assert (await _all(line, engine, "a"))[-1].finish is Finish.STOP
+
+    asyncio.run(run())
+
+
 def test_a_failure_is_counted_as_one() -> None:
     class Broken(Engine):
         async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
@@ -235,6 +272,27 @@ def test_a_failure_is_counted_as_one() -> None:
         with pytest.raises(EngineError):
             await _all(line, Broken(1), "a")
         assert line.tally.counts().replies == {(CHAT, "error"): 1}
+
+    asyncio.run(run())
+
+
+def test_a_speed_is_noted_of_a_reply_that_had_the_engine_to_itself() -> None:
+    class Quick(Engine):
+        async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+            yield Piece("a", 1)
+            await self.go.wait()
+            yield Piece("", 20, Finish.STOP, Usage(1, 20, 0.1, 1.9))
+
+    async def run() -> None:
+        line, engine = Line(), Quick(2)
+        both = [asyncio.create_task(_all(line, engine, who)) for who in "ab"]
+        await _settle()
+        engine.go.set()
+        await asyncio.gather(*both)
+        assert line.live().last.tokens_per_s == 0
+        assert line.live().last.first_token_s > 0
+        await _all(line, engine, "a")
+        assert line.live().last.tokens_per_s == pytest.approx(10)
 
     asyncio.run(run())
 

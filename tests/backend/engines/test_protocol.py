@@ -13,8 +13,9 @@ from backend.errors import ContextFull, EngineError, UsageError
 MESSAGES = [ChatMessage("system", "be nice"), ChatMessage("user", "你好")]
 
 
-def test_a_request_comes_through_unchanged() -> None:
-    sampling = Sampling(0.5, 0.9, 12, 1.2, 99)
+@pytest.mark.parametrize("loras", [None, (), (("ada", 0.5), ("bob", -1.0))])
+def test_a_request_comes_through_unchanged(loras: tuple[tuple[str, float], ...] | None) -> None:
+    sampling = Sampling(0.5, 0.9, 12, 1.2, 99, loras)
     body = json.loads(json.dumps(protocol.request_json(MESSAGES, sampling, model="m")))
     request = protocol.ChatRequest.model_validate({**body, "unheard_of": [1]})
     assert list(request.chat_messages()) == MESSAGES

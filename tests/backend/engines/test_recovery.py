@@ -73,6 +73,13 @@ def test_the_next_smaller_way(now: EngineOptions, where: Hardware, context: int,
     assert (found and {name: getattr(found, name) for name in then or {}}) == then
 
 
+def test_a_ready_made_file_cannot_have_fewer_bits() -> None:
+    assert smaller(EngineOptions(), machine(), 0, quantises=False) is None
+    shorter = smaller(EngineOptions(), machine(), 4096, quantises=False)
+    assert shorter is not None
+    assert (shorter.context, shorter.bits) == (2048, 16)
+
+
 def test_a_way_that_needs_a_missing_package_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*names: str) -> None:
         raise UsageError("engine.package_missing", missing=names[0], pip=names[0])

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backend.engines import ENGINES, EngineKind, watcher
+from backend.engines import ENGINES, EngineKind
 from backend.engines import supervisor as module
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
 from backend.engines.process import EngineProcess, child_environment
@@ -154,27 +154,18 @@ def test_after_a_failure_it_can_be_loaded_again(echo: Supervisor, echo_folder: P
     assert text_of(ask(echo, "back")).endswith("back")
 
 
-def test_unloading_in_mid_reply_says_so(echo: Supervisor) -> None:
-    async def run() -> None:
+def test_loading_and_unloading_in_mid_reply_say_so(echo: Supervisor, echo_folder: Path) -> None:
+    async def run(act: Callable[[], None]) -> None:
         async for piece in echo.chat([ChatMessage("user", LONG)], SLOW):
             if piece.tokens == 3:
-                threading.Thread(target=echo.unload).start()
+                threading.Thread(target=act).start()
 
     with pytest.raises(EngineError, match="unloaded"):
-        asyncio.run(run())
+        asyncio.run(run(lambda: echo.load(echo_folder, ECHO)))
+    echo.wait_ready(READY_S)
+    with pytest.raises(EngineError, match="unloaded"):
+        asyncio.run(run(echo.unload))
     assert _until(echo, EngineState.OFF)
-
-
-def test_a_hung_engine_is_ended(engines: Make, echo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "ANSWER_TIMEOUT_S", 0.3)
-    engine = engines(hung_after_s=1.0)
-    engine.load(echo_folder, ECHO)
-    pid = engine.wait_ready(READY_S).pid
-    os.kill(pid, signal.SIGSTOP)
-    assert _until(engine, EngineState.FAILED)
-    assert engine.status().error is not None
-    assert engine.status().error.key == "engine.hung"  # type: ignore[union-attr]
-    assert _gone(pid)
 
 
 def test_an_engine_that_answers_but_computes_nothing_is_ended(engines: Make, echo_folder: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.dimensions import Dimensions
+from backend.dimensions import Dimensions, Stored
 from backend.fit.remedy import Making, advise, with_alternatives, with_making
 from backend.fit.result import Fit, Outlook, Verdict
 from backend.fit.verdict import RUNNABLE, Asked, Known, look
@@ -202,3 +202,16 @@ def test_who_would_have_to_leave_is_named_for_all_of_the_context() -> None:
     ann = GpuProcess(4, GB // 10, "python", "ann")
     found = way(seen(SEVEN, machine(4, 5.9, held=(ann,))), "cuda", 4, 0)
     assert (found.verdict, found.why.key, found.remedy) == (TIGHT, "fit.why.context", None)
+
+
+def test_a_ready_made_file_has_one_way_on_every_machine() -> None:
+    ready = replace(SEVEN, kind="gguf", stored=Stored(4 * GB, 100_000, 4 * GB))
+    for hardware in (machine(64, 24), machine(64), machine(64, mps=True)):
+        found = seen(ready, hardware, LLAMACPP)
+        assert [(one.way.device, one.way.engine, one.way.stored) for one in found.ways] == [("cpu", "llamacpp", True)]
+        assert found.best is not None
+        memory = found.best.needs["ram"]
+        assert memory.weights == 8 * GB  # with what is laid out anew
+        assert memory.cache == found.best.context * 100_000 * 4
+    assert seen(ready, machine(4), LLAMACPP).verdict is NO
+    assert seen(ready, machine(64), FAST).best is None  # without llama.cpp, there is nothing to say

@@ -15,6 +15,7 @@ from backend.jobs.sums import check_sums
 from backend.library.models import read_model
 from backend.plan import Plan
 from tests.backend.library.folders import bare, pointer, write_lora
+from tests.backend.weights.gguf_files import write_tiny
 from tests.backend.weights.test_early_uploads import TINY
 
 
@@ -97,3 +98,18 @@ def test_a_folder_that_may_not_be_written_is_checked_all_the_same(
     monkeypatch.setattr(sums, "write_record", refuse)
     events = list(check_sums(context(folder)))
     assert isinstance(events[-1], Log)
+
+
+def test_a_ready_made_gguf_is_checked_from_its_head_on(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "ready"
+    folder.mkdir(parents=True)
+    file = write_tiny(folder / "a.gguf")
+    assert progress(check_sums(context(folder)))[-1].done == file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsError) as caught:
+        list(check_sums(context(folder)))
+    assert caught.value.key == "models.damaged"
+    file.write_bytes(file.read_bytes()[:-150])
+    with pytest.raises(WeightsError) as cut:
+        list(check_sums(context(folder)))
+    assert cut.value.key == "weights.truncated"

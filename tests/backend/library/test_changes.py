@@ -7,7 +7,7 @@ import pytest
 
 from backend.errors import JobError, UsageError
 from backend.library import changes
-from backend.library.changes import changing, delete_model, rename_model
+from backend.library.changes import changing, delete_model, drop_converted, rename_model
 
 
 def folder(tmp_path: Path, name: str = "demo") -> Path:
@@ -56,3 +56,22 @@ def test_two_who_change_the_shelf_take_turns(tmp_path: Path, monkeypatch: pytest
         rename_model(mine, "other")
     assert caught.value.key == "models.shelf_busy"
     assert rename_model(mine, "other").is_dir()
+
+
+def test_what_engines_made_goes_and_the_model_stays(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    for name in ("gguf", "quantised"):
+        (made / name).mkdir()
+        (made / name / "x").write_bytes(b"y" * 5000)
+    assert drop_converted(made) >= 10_000
+    assert [path.name for path in made.iterdir()] == ["model.safetensors"]
+    assert drop_converted(made) == 0
+
+
+def test_a_link_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    made, elsewhere = folder(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("x")
+    (made / "gguf").symlink_to(elsewhere)
+    assert drop_converted(made) == 0
+    assert (elsewhere / "precious").is_file()

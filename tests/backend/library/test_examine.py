@@ -42,6 +42,11 @@ def _adapter(folder: Path) -> Path:
     return folder
 
 
+def _adapter_with_words(folder: Path) -> Path:
+    write_lora(folder, TINY, vocab=TINY.vocab + 3)
+    return folder
+
+
 def _raw(folder: Path) -> Path:
     folder.mkdir()
     (folder / "params.json").write_text(json.dumps(TINY.params()))
@@ -88,7 +93,8 @@ def _crowd(folder: Path) -> Path:
         (_shard_lost, "weights.shard_missing", Way.NONE),
         (_foreign_words, "weights.tokenizer_too_large", Way.NONE),
         (_raw, "weights.meta_gap", Way.NONE),
-        (_adapter, "models.fault.adapter", Way.MERGE),
+        (_adapter, "models.fault.adapter_beside", Way.MERGE),
+        (_adapter_with_words, "models.fault.adapter", Way.MERGE),
         (lambda folder: bare(folder, norm=0.0, scale=0.001), "models.fault.delta", Way.DELTA),
         (_pipe, "weights.nothing_here", Way.NONE),
         (_crowd, "library.crowded", Way.NONE),

@@ -65,6 +65,7 @@ def test_unfinished_and_stray_things_are_not_listed(tmp_path: Path) -> None:
         (["consolidated.00.pth", "config.json"], "library.raw"),
         (["adapter_config.json", "adapter_model.bin"], "library.adapter"),
         (["model.safetensors"], "library.no_config"),
+        (["model.Q4_K_M.gguf", "model.Q8_0.gguf"], "ggufready.shelf"),
         (["config.json"], "library.no_weights"),
     ],
 )

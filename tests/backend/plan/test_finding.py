@@ -63,6 +63,20 @@ def test_a_server_that_only_lists_what_it_has_is_passed_over(tmp_path: Path) -> 
     assert plan.download_bytes == 1010
 
 
+def test_what_a_person_typed_is_asked_for_too_unless_it_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def admit(pin: Pinned) -> None:
+        raise GATED
+
+    net, typed = Net({"a/first": pinned("a/first")}), custom_recipe("mine", base="a/first")
+    with pytest.raises(SourceError) as caught:
+        make_plan(typed, find=net.find, admit=admit, downloads=tmp_path)
+    assert caught.value is GATED
+    monkeypatch.setattr(Pinned, "missing_bytes", lambda *_: 0)
+    assert make_plan(typed, find=net.find, admit=admit, downloads=tmp_path).download_bytes == 0
+
+
 @pytest.mark.parametrize(("others", "key"), [(("b/second",), "plan.licence_first"), ((), "plan.licence_only")])
 def test_a_licence_is_not_got_round(tmp_path: Path, others: tuple[str, ...], key: str) -> None:
     part = Part("a/first", alternatives=others, access="https://h/a/first")

@@ -30,8 +30,9 @@ def test_every_built_in_recipe_speaks_all_languages() -> None:
             assert set(texts) == {"en", "zh-CN", "zh-TW"}, recipe.name
 
 
-def test_own_recipes_come_last_and_replace_by_name(tmp_path: Path) -> None:
+def test_own_recipes_come_after_the_demo_and_replace_by_name(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
+    assert [one.name for one in read_recipes([ASSETS / "recipes", tmp_path])][:3] == ["demo", "demo-pirate", "mine"]
     write(tmp_path, GOOD.replace("mine", "demo"), "demo.toml")
     recipes = read_recipes([ASSETS / "recipes", tmp_path])
     assert find_recipe(recipes, "demo").title == {"en": "Mine"}

@@ -178,6 +178,18 @@ def test_a_file_on_the_web_is_known_by_its_length_and_etag(hub: Hub) -> None:
     assert [entry.range for entry in hub.log] == ["bytes=0-0"]
 
 
+@pytest.mark.parametrize(("name", "kept"), [
+    ("模型.zip", "file.zip"),
+    ("中文alpaca.tar.gz", "alpaca.tar.gz"),
+    (".hidden", "file.hidden"),
+    ("..", "file.."),
+])  # fmt: skip
+def test_a_name_of_other_letters_keeps_what_tells_its_kind(hub: Hub, name: str, kept: str) -> None:
+    hub.serve(name, b"z" * 1000)
+    listing, _ = list_remote(WebFile(f"{hub.url}/files/{name}"), servers=servers())
+    assert (listing.files[0].name, listing.bytes) == (kept, 1000)
+
+
 @pytest.mark.parametrize(("fault", "value", "key"), [
     ("html", "", "page"),
     ("status", "404", "not_found"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend.errors import SourceError
+from backend.sources.address import in_ascii
 from backend.sources.trouble import Stopped, Trouble
 from backend.sources.wire import Session, Token
 from tests.hub.server import Hub
@@ -92,6 +93,25 @@ def test_a_public_server_does_not_lead_inside(
     assert caught.value.error.key == "download.private"
     assert dialled == [("93.184.216.34", hub.port)]
     monkeypatch.setattr(socket, "getaddrinfo", real)
+
+
+def test_a_host_that_is_no_name_is_a_sentence(session: Session) -> None:
+    with pytest.raises(Trouble) as caught:
+        session.get(f"http://{'模' * 60}.example/x")
+    assert caught.value.error.key == "download.unreachable"
+
+
+@pytest.mark.parametrize("how", ["utf-8", "encoded", "bytes"])
+def test_files_with_chinese_names_come_also_through_redirects(hub: Hub, session: Session, how: str) -> None:
+    hub.serve("模型 7b.zip", b"z" * 50)
+    address = f"{hub.url}/files/模型 7b.zip"
+    led = {"utf-8": address.encode().decode("latin-1"), "encoded": in_ascii(address), "bytes": f"{hub.url}/files/\xe9"}
+    assert session.get(address).read_all(100) == b"z" * 50
+    hub.fault("redirect", led[how], kind="link", times=1)
+    reply = session.get(weights(hub))
+    reply.close()
+    assert (reply.status, reply.url.isascii()) == (404 if how == "bytes" else 200, True)
+    assert reply.url.endswith("/%E9" if how == "bytes" else "%207b.zip")
 
 
 def test_a_proxy_gets_the_whole_address_and_its_password(hub: Hub) -> None:

@@ -17,6 +17,7 @@ from backend.events import Progress
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.gguf_file import write_gguf
 from backend.weights.gguf_layout import check_convertible, converted_bytes, to_gguf_layout
+from backend.weights.gguf_rope import Rope, check_rope
 from backend.weights.huggingface import open_huggingface
 from tests.backend.engines import tiny
 from tests.backend.engines.llamacpp_server.models import write_variant
@@ -199,3 +200,10 @@ def test_it_holds_a_few_slabs_at_a_time(tmp_path: Path, monkeypatch: pytest.Monk
     assert sum(1 for _ in seen) > 50
     assert max(asked) < 70 * 640 + 4096  # a short tail joins the slab before it: 64 rows of at most 640 bytes
     assert sum(asked) == checkpoint.nbytes
+
+
+def test_stretching_without_a_middle_is_refused() -> None:
+    rope = Rope(theta=10_000.0, rotary=8, scaling={**LLAMA3, "high_freq_factor": 1.0})
+    with pytest.raises(WeightsError, match="stretched positions"):
+        check_rope(rope, frozenset({"llama3"}))
+    assert check_rope(dataclasses.replace(rope, scaling=LLAMA3), frozenset({"llama3"})).kind == "llama3"

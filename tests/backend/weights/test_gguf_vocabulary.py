@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from backend.errors import WeightsError
-from backend.weights.gguf_vocabulary import tokenizer_settings
+from backend.weights.gguf_vocabulary import can_express, tokenizer_settings
 from backend.weights.sentencepiece_model import Kind, read_sentencepiece
+from backend.weights.tiktoken_model import PATTERN
 from tests.backend.engines import tiny
 from tests.backend.weights.make import tokenizer_model
 from tests.backend.weights.test_tiktoken_model import ranks
@@ -103,3 +104,39 @@ def test_what_cannot_be_expressed_is_refused(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(WeightsError):
         settings(folder, tiny.shape().vocab)
+
+
+LETTER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"  # GPT-4o's words are told by their case
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        (PATTERN, "llama-bpe"),
+        (PATTERN.replace(r"\p{N}{1,3}", r"\p{N}"), "qwen2"),
+        (rf"{LETTER}*[\p{{Ll}}]+|\s+", "gpt-4o"),
+        (r"\w+|\s+", "default"),
+    ],
+)
+def test_the_rule_that_cuts_words_is_named(tmp_path: Path, pattern: str, name: str) -> None:
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    fast = {
+        "added_tokens": [{"id": 2, "content": "<|end|>", "special": True}],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel"}]},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(fast))
+    found = tokenizer_settings(tmp_path, 4, (2,), own=True)
+    assert (found["tokenizer.ggml.model"], found["tokenizer.ggml.pre"]) == ("gpt2", name)
+    assert can_express(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["1e999", '"x"', "-1", "4", "null"])
+def test_an_added_token_of_no_row_is_refused(tmp_path: Path, number: str) -> None:
+    model = '{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}'
+    added = f'[{{"id": {number}, "content": "<|end|>", "special": true}}]'
+    text = f'{{"added_tokens": {added}, "decoder": {{"type": "ByteLevel"}}, "model": {model}}}'
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"tokenizer"):
+        tokenizer_settings(tmp_path, 4, (2,), own=True)

@@ -73,6 +73,9 @@ def test_scale_multiplies_what_was_trained(tmp_path: Path) -> None:
     merged = add_lora(base(tmp_path / "b", tiny), tmp_path / "l", scale=0.5)
     assert same_bits(loaded(merged), folded(weights(tiny), adapter, 1.0))
     assert "weights.found.whole_not_scaled" in [note.key for note in merged.notes]
+    assert "lora.found.scale_zero" not in [note.key for note in merged.notes]
+    idle = add_lora(base(tmp_path / "c", tiny), tmp_path / "l", scale=0.0)
+    assert "lora.found.scale_zero" in [note.key for note in idle.notes]
 
 
 def test_rslora_and_patterns(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def test_every_other_end_is_explained(finish: Finish, text: str, language: str) 
     assert "{" not in said
 
 
+def test_a_reply_says_which_loras_took_part() -> None:
+    said = figures(replace(REPLY, loras=(("pirate", 1.0), ("<b>story_*", 0.5))), "en")
+    assert said.startswith('<small class="figures">with pirate, &#60;b&#62;story&#95;&#42; × 0&#46;5 · 41 tokens')
+    assert "41" not in figures(replace(REPLY, loras=(("pirate", 1.0),), usage=Usage()), "en")
+
+
 def test_plain_text_stays_plain() -> None:
     assert plain("a*b <i> $x$ [y](z)") == "a&#42;b &#60;i&#62; &#36;x&#36; &#91;y&#93;&#40;z&#41;"
 

@@ -1,9 +1,13 @@
 """The engine's card in each state, and the header."""
 
+from dataclasses import replace
+
 import pytest
 
-from backend.engines.base import EngineState, EngineStatus
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
 from backend.engines.fitting import Forecast
+from backend.engines.line import Live
+from backend.engines.tally import Latest
 from backend.errors import EngineError
 from backend.text import LANGUAGES, Message
 from ui.render.engine import engine_card
@@ -91,3 +95,29 @@ def test_forecast_and_fact_stand_side_by_side() -> None:
     assert "15.1 GB, predicted 14.9 GB" in card
     assert "900 MB" in card
     assert "predicted" not in engine_card(status, "en", admin=True)
+
+
+def test_the_last_reply_is_told_while_nobody_is_answered_and_only_of_this_process() -> None:
+    status = EngineStatus(EngineState.READY, "m", pid=7, cache_used=812, cache_total=8192)
+    card = engine_card(status, "en", admin=True, line=Live(3, Latest(7, 0.42, 21.7)))
+    assert "22 tokens/s in the last reply" in card
+    assert "0.4 s in the last reply" in card
+    assert "812 of 8,192 tokens" in card
+    assert "0 answering, 3 waiting" in card
+    assert "last reply" not in engine_card(status, "en", admin=True, line=Live(0, Latest(8, 0.42, 21.7)))
+
+
+def test_memory_of_several_gpus_is_told_of_each() -> None:
+    held = ((0, 15_100_000_000), (1, 14_200_000_000))
+    status = EngineStatus(EngineState.READY, "m", gpu_memory_bytes=29_300_000_000, gpu_memory_each=held)
+    card = engine_card(status, "en", admin=True)
+    assert "29.3 GB (GPU 0: 15.1 GB, GPU 1: 14.2 GB)" in card
+    assert "GPU 0" not in engine_card(replace(status, gpu_memory_each=held[:1]), "en", admin=True)
+
+
+def test_the_way_out_stands_before_the_log() -> None:
+    offer, error = EngineOptions(bits=8), EngineError("engine.died", code=1, log="")
+    card = engine_card(
+        EngineStatus(EngineState.FAILED, "m", error=error, log_tail=("last",), offer=offer), "en", admin=True
+    )
+    assert card.index('data-do="smaller"') < card.index("<details>")

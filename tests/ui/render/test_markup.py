@@ -4,7 +4,7 @@ import pytest
 
 from backend.errors import SourceError
 from tests.ui.render.reading import Page
-from ui.render.markup import bar, button, facts, guess, known, meter, problem, remark
+from ui.render.markup import bar, button, facts, known, meter, problem, remark
 
 NASTY = "\"><script>alert('x')</script>&amp;{{7*7}}${1}"
 
@@ -54,8 +54,6 @@ def test_an_error_is_read_out_with_its_way_out() -> None:
     assert "Check the path" in page.one(role="alert").text
 
 
-def test_unknown_is_a_word_and_short_guesses_are_not_numbers() -> None:
+def test_unknown_is_a_word() -> None:
     assert known(None, "en") == "unknown"
     assert known("2.13", "en") == "2.13"
-    assert guess(0.02, "en") == "a moment"
-    assert guess(42, "en") == "about 42 s"

@@ -38,7 +38,9 @@ def shown(shelved: Shelved, look: Look = ADMIN) -> Page:
 
 
 def acts(page: Page) -> list[str]:
-    return [one["data-do"] for one in page.all("button") if "data-do" in one.attributes]
+    """Return what the card's buttons do; the one above all cards is another matter."""
+    every = [one["data-do"] for one in page.all("button") if "data-do" in one.attributes]
+    return [do for do in every if do != "adopt"]
 
 
 def change(shelved: Shelved, **info: Any) -> Shelved:
@@ -49,10 +51,22 @@ def text(page: Page) -> str:
     return " ".join(one.text for one in page.all("article"))
 
 
+def test_only_an_administrator_puts_files_on_the_shelf() -> None:
+    for shelf in ([GOOD], []):
+        assert len(Page(models_list(shelf, ADMIN)).all("button", data_do="adopt")) == 1
+        assert not Page(models_list(shelf, GUEST)).all("button", data_do="adopt")
+
+
+def test_of_a_ready_made_file_no_other_form_is_offered() -> None:
+    page = shown(change(GOOD, ready=("demo.gguf",), dtype="Q4_K_M"))
+    assert acts(page) == ["load", "check", "delete", "rename"]
+    assert "Q4_K_M" in text(page)
+
+
 def test_a_good_model_says_what_it_is_and_can_be_loaded() -> None:
     page = shown(GOOD)
     words = text(page)
-    for part in ("demo", "recipe demo", "/home/me/llama", "× 0.5", "5.4 MB", "2.69M", "1024 tokens", "vicuna-v1.1"):
+    for part in ("demo", "recipe demo", "/home/me/llama", "× 0.5", "5.4 MB", "2.69M", "1,024 tokens", "vicuna-v1.1"):
         assert part in words
     assert acts(page) == ["load", "check", "lora", "dtype", "meta", "delete", "rename"]
     assert page.all("button", data_copy="/data/models/demo")

@@ -63,12 +63,14 @@ def test_a_family_is_one_card_with_its_sizes_to_pick_from() -> None:
     assert page.all("span", cls="well")[0].text == "Runs well"
 
 
-def test_the_size_shown_first_is_there_or_the_largest_that_fits() -> None:
+def test_the_size_shown_first_is_there_or_the_largest_that_runs_well_or_the_smallest() -> None:
     small, large = fitting(SMALL, Verdict.WELL), fitting(LARGE, Verdict.WELL)
     assert pick([small, large]) is large
     assert pick([small, fitting(LARGE, Verdict.TIGHT)]) is small
     assert pick([replace(small, model="x"), large]).recipe is SMALL
     assert pick([fitting(SMALL, Verdict.NO), fitting(LARGE, Verdict.NO)]).recipe is SMALL
+    assert pick([fitting(SMALL, Verdict.TIGHT), fitting(LARGE, Verdict.TIGHT)]).recipe is SMALL
+    assert pick([fitting(SMALL, Verdict.NO), fitting(LARGE, Verdict.TIGHT)]).recipe is LARGE
 
 
 def test_what_the_filters_ask_for_is_in_each_recipes_data() -> None:
@@ -79,6 +81,12 @@ def test_what_the_filters_ask_for_is_in_each_recipes_data() -> None:
     assert {"big", "7b", "code", "lab/<x>", "english"} <= set(one["data-words"].split())
     free = draw(Offer(OTHER)).one("div", cls="recipe")
     assert (free["data-fit"], free["data-gated"]) == ("", "no")
+
+
+def test_families_further_down_wait_behind_a_button_that_counts_them() -> None:
+    more = draw(fitting(SMALL, Verdict.WELL), fitting(LARGE, Verdict.WELL), Offer(DEMO)).one("div", cls="more")
+    assert "hidden" in more.attributes
+    assert "all 2 families" in more.text
 
 
 def test_a_search_that_finds_nothing_has_ways_out() -> None:

@@ -18,7 +18,8 @@ from ui.views.chat import build_chat
 from ui.wiring.chat import _Handlers
 
 ME = "visitor-a"
-FORM = {"system": "", "temperature": 0.7, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1, "max_new_tokens": 64}
+FORM = {"system": "", "temperature": 0.7, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1, "max_new_tokens": 64,
+        "loras": ""}  # fmt: skip
 LONG = {**FORM, "system": "x" * (MAX_SYSTEM + 1)}
 
 

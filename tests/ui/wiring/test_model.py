@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.base import EngineOptions, EngineState, EngineStatus, Sampling
+from backend.engines.line import Line
 from backend.errors import EngineError, Refused, UsageError
 from backend.library import ModelInfo
 from backend.text import Message, say
@@ -20,12 +21,14 @@ from ui.wiring.model import ModelHandlers, read_options
 FORM = {
     "engine": "transformers", "device": "cuda", "bits": 8, "num_gpus": 2, "gpus": " 0, 1 ", "max_gpu_memory": 10.5,
     "dtype": "float16", "context": 4096, "idle_minutes": 5, "url": " http://box:8000 ", "remote_model": None,
+    "loras": [], "lora_scales": "", "keep_quantised": True,
 }  # fmt: skip
 
 
 def test_every_control_counts() -> None:
     assert read_options(FORM) == EngineOptions(
-        "transformers", "cuda", 8, 2, (0, 1), int(10.5 * GIB), "float16", 4096, 5, "http://box:8000"
+        "transformers", "cuda", 8, 2, (0, 1), int(10.5 * GIB), "float16", 4096, 5, "http://box:8000",
+        keep_quantised=True,
     )  # fmt: skip
 
 
@@ -33,6 +36,10 @@ def test_emptied_fields_mean_their_defaults() -> None:
     emptied = {**FORM, "num_gpus": None, "gpus": None, "max_gpu_memory": None, "context": ""}
     options = read_options(emptied)
     assert (options.num_gpus, options.gpus, options.max_gpu_memory, options.context) == (0, (), 0, 0)
+
+
+def test_weights_of_sixteen_bits_have_nothing_to_keep() -> None:
+    assert not read_options({**FORM, "bits": 16}).keep_quantised
 
 
 def test_a_chinese_comma_is_a_comma() -> None:
@@ -63,6 +70,14 @@ class Machine:
     now: EngineStatus = field(default_factory=EngineStatus)
     shelf: tuple[ModelInfo, ...] = (ModelInfo("one", Path("one"), 10), ModelInfo("two", Path("two"), 20))
     loads: list[tuple[str, EngineOptions]] = field(default_factory=list)
+    kept: tuple[tuple[str, float], ...] | None = None  # the strengths that this visitor's conversation has
+
+    @property
+    def conversations(self) -> Any:
+        kept = SimpleNamespace(sampling=Sampling(loras=self.kept))
+        return SimpleNamespace(current=lambda owner: kept)
+
+    line: Line = field(default_factory=Line)
 
     def forecast(self, _: EngineStatus) -> None:
         """Nothing is foretold here."""
@@ -92,7 +107,7 @@ class Machine:
 
 def request(*, admin: bool = True) -> gr.Request:
     asking = gr.Request()
-    asking.kwargs = {"headers": {"x-cria-admin": "1" if admin else "0"}, "cookies": {}}
+    asking.kwargs = {"headers": {"x-cria-admin": "1" if admin else "0", "x-cria-visitor": "me"}, "cookies": {}}
     return asking
 
 
@@ -110,7 +125,7 @@ def handlers(machine: Machine) -> ModelHandlers:
     return asyncio.run(lay_out())  # where gradio finds no running loop it makes one and leaves it open
 
 
-NAMES = ("controls", "options", "picker", "load", "unload", "card", "chat", "to_setup", "send", "timer", "seen")
+NAMES = ("controls", "options", "picker", "load", "unload", "card", "chat", "to_setup", "send", "mix", "timer", "seen")
 
 
 def named(outputs: tuple[Any, ...]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from backend.recipes import META
 from backend.services import Services
 from backend.settings import Settings
 from tests.backend.library.folders import TINY, ask_here, bare, early, examine_here, write_lora
+from tests.backend.weights.gguf_files import write_tiny
 from ui.shell import Shell
 from ui.views.models import build_models
 from ui.views.setup import build_setup
@@ -93,7 +94,7 @@ def name_of(handlers: ModelsHandlers, name: str) -> str:
 
 
 def test_no_button_works_for_a_guest(handlers: ModelsHandlers) -> None:
-    for act in (*CHANGING, *ENDINGS, "load", "unload"):
+    for act in (*CHANGING, *ENDINGS, "load", "unload", "adopt"):
         with pytest.raises(Refused):
             press(handlers, act, name_of(handlers, "old"), admin=False, name="new")
     assert [info.name for info in handlers.services.models()] == ["old"]
@@ -112,6 +113,20 @@ def test_a_page_is_told_only_what_changed(handlers: ModelsHandlers) -> None:
     assert "data-do" not in guest[handlers.view.shelf]
 
 
+def test_a_ready_made_file_is_put_on_the_shelf(handlers: ModelsHandlers, tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "Own.gguf")
+    with pytest.raises(Refused):
+        press(handlers, "adopt", admin=False, given=str(source))
+    told = press(handlers, "adopt", given=f" {source} ", name=" mine ")
+    assert "mine is on the shelf" in told[handlers.view.said]
+    assert "mine" in told[handlers.view.shelf]
+    assert handlers.services.shelf.model("mine").kind == "llama"
+    for do, key in (("repair", "ggufready.no_repair"), ("adopt", "ggufready.no_file")):
+        with pytest.raises(CriaError) as caught:
+            press(handlers, do, name_of(handlers, "mine"), given="nowhere")
+        assert caught.value.key == key
+
+
 def test_repair_undo_rename_and_delete(handlers: ModelsHandlers) -> None:
     shelf, models = handlers.services.shelf, handlers.services.settings.models_dir
     told = press(handlers, "repair", name_of(handlers, "old"), template="vicuna-v1.1")
@@ -127,6 +142,17 @@ def test_repair_undo_rename_and_delete(handlers: ModelsHandlers) -> None:
     with pytest.raises(CriaError) as caught:  # another page pressed as well
         press(handlers, "delete", key)
     assert caught.value.key == "models.gone"
+
+
+def test_what_engines_made_of_a_model_can_be_deleted_alone(handlers: ModelsHandlers) -> None:
+    shelf, folder = handlers.services.shelf, handlers.services.settings.models_dir / "old"
+    (folder / "quantised").mkdir()
+    (folder / "quantised" / "int8.safetensors").write_bytes(b"x" * 9000)
+    shelf.shelved(wait=True)
+    told = press(handlers, "drop", name_of(handlers, "old"))
+    assert "made from old" in told[handlers.view.said]
+    assert not (folder / "quantised").exists()
+    assert [info.converted for info in shelf.models()] == [0]
 
 
 def test_load_and_unload(handlers: ModelsHandlers) -> None:

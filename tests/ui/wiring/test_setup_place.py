@@ -1,5 +1,6 @@
 """What a browser reports with a button is checked on arrival, and its fields become ingredients and choices."""
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -59,6 +60,9 @@ def test_a_job_can_be_planned_anew_from_what_it_was_asked_for() -> None:
     assert [part.source for part in again.parts] == plan.sources
     assert (again.delta, again.loras[0].scale) == (Part("lab/delta", rule="mean"), 0.5)
     assert (again.name, again.template, again.dtype, again.layout) == ("mine", "alpaca", "float16", "meta")
+    known = replace(RECIPE, loras=(Part("lab/one", 0.9, sha256={"one.bin": "aa"}),))
+    again = recipe_of(plan, (replace(RECIPE, name="another", base=Part("lab/base", access="nobody")), known))
+    assert (again.base, again.loras[0]) == (RECIPE.base, Part("lab/one", 0.5, sha256={"one.bin": "aa"}))
 
 
 @pytest.mark.parametrize("stage", ["", "chat", "nowhere", "__init__"])

@@ -19,14 +19,6 @@ from backend.weights.writer import save, written
 BASE, DELTA = ASSETS / "demo" / "base", ASSETS / "demo" / "delta"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: two that wait for each other by spinning take minutes where others compute too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "threads", lambda: 1)
-        yield
-
-
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the demo's folder as a set-up makes it; the delta's tokenizer has the mistakes of its time."""
@@ -40,7 +32,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama(demo_folder: Path, one_thread: None) -> Iterator[LlamaGenerator]:
+def llama(demo_folder: Path) -> Iterator[LlamaGenerator]:
     """Return llama.cpp with the demo in float16."""
     generator = loading.load(Readiness(demo_folder, EngineOptions(engine="llamacpp")))
     assert isinstance(generator, LlamaGenerator)

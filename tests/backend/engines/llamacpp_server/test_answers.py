@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
+import psutil
 import pytest
 from gguf import GGUFReader
 
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, Finish, Sampling
 from backend.engines.generator import Generator, Readiness
-from backend.engines.llamacpp_server import loading
+from backend.engines.llamacpp_server import loading, serving
 from backend.engines.llamacpp_server.generator import LlamaGenerator
 from backend.engines.supervisor import Supervisor
 from backend.errors import ContextFull, EngineError
@@ -144,7 +145,7 @@ def test_numbers_that_burst_while_computing_are_noticed_at_once(tmp_path: Path) 
 def test_a_file_that_is_no_gguf_is_refused_by_name(demo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(1000))
     with pytest.raises(EngineError, match=r"bad\.gguf"):
-        loading._serve(tmp_path / "bad.gguf", loading.Room(64, 1))
+        serving.start_server(tmp_path / "bad.gguf", serving.Room(64, 1))
 
 
 def test_as_a_process_chosen_by_itself(engines: Callable[..., Supervisor], demo_folder: Path) -> None:
@@ -168,5 +169,9 @@ def test_as_a_process_chosen_by_itself(engines: Callable[..., Supervisor], demo_
     assert pieces[-1].usage.completion_tokens == pieces[-1].tokens > 20
     assert pieces[-1].usage.prompt_tokens > 40
     assert json.loads((demo_folder / "config.json").read_text())["vocab_size"] == 2400
+    family = psutil.Process(engine.status().pid).children(recursive=True)
+    assert len(family) == 1  # the chat template's
     engine.unload()
     assert engine.status().state is EngineState.OFF
+    assert not psutil.pid_exists(status.pid)  # at the moment it says so: all memory is back
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)

@@ -9,10 +9,10 @@ import torch
 from transformers import LlamaForCausalLM
 
 from backend.engines.folder import open_folder
-from backend.engines.llamacpp_server import loading
+from backend.engines.llamacpp_server import serving
 from backend.engines.llamacpp_server.sizes import Room
 from backend.engines.llamacpp_server.store import make_gguf
-from backend.engines.transformers_server.loading import config_of
+from backend.engines.transformers_server.reading import config_of
 from tests.backend.engines.llamacpp_server.models import write_variant
 
 IDS = [1, *range(270, 320), *range(300, 330), *range(262, 300)]  # long enough for stretched positions to matter
@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def ours(folder: Path, kind: str) -> dict[int, float]:
     """Return the likeliest next tokens with their log-probabilities."""
     path = make_gguf(open_folder(folder), kind, lambda progress: None)
-    server = loading._serve(path, Room(512, 1))
+    server = serving.start_server(path, Room(512, 1))
     said: list[Any] = []
     never = [[token, False] for token in range(259)]  # half a character would not be reported; this changes no figure
     request = {"prompt": IDS, "n_predict": 1, "max_tokens": 1, "temperature": 0.0, "n_probs": 8, "stream": True}

@@ -1,6 +1,7 @@
 """A model on another server: against Cria's own gateway in a process of its own, and against servers that misbehave."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import subprocess
@@ -214,6 +215,23 @@ def test_a_silent_server_is_given_up() -> None:
         with pytest.raises(EngineError):
             list_models(endpoint, timeout_s=0.2)
     assert caught.value.key == "remote.unreachable"
+
+
+def test_a_list_that_trickles_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+                while True:
+                    connection.sendall(b" ")
+                    time.sleep(0.01)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        with pytest.raises(EngineError) as caught:
+            list_models(Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}"), timeout_s=0.3)
+    assert caught.value.key == "remote.not_openai"
 
 
 def test_a_server_that_is_not_there_is_said_while_loading(engines: Callable[..., Supervisor]) -> None:

@@ -1,6 +1,7 @@
 """vLLM's place: how it is called, and a stand-in for it that is started, asked, watched and ended."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import pytest
 
 from backend import engines as table
 from backend.engines.base import EngineOptions, EngineState
+from backend.engines.client import Endpoint
 from backend.engines.options import check_options
+from backend.engines.relay.vllm import Life, wait_until_healthy
 from backend.engines.relay.vllm_command import command, environment, memory_share
 from backend.engines.supervisor import Supervisor
 from backend.errors import EngineError, UsageError
@@ -66,6 +69,22 @@ def test_what_it_cannot_do_is_said() -> None:
     check_options(EngineOptions(engine="vllm", bits=8, num_gpus=2), machine(1, 1))
     with pytest.raises(UsageError):
         check_options(EngineOptions(engine="vllm", device="cpu"), machine(1))
+
+
+def test_one_that_never_gets_ready_or_falls_silent_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with pytest.raises(EngineError) as caught:
+        wait_until_healthy(endpoint, lambda: None, 0.1)
+    assert (caught.value.key, caught.value.params) == ("hard.vllm_late", {"seconds": 0.1})
+    with pytest.raises(EngineError, match="code 7"):
+        wait_until_healthy(endpoint, lambda: EngineError("engine.died", code=7, log=""), 100)
+    life = Life(endpoint, lambda: None, 0.2)
+    assert life.fault() is None
+    life.follow(0.01)  # it comes back when there is a fault
+    fault = life.fault()
+    assert fault is not None
+    assert fault.key == "hard.vllm_silent"
 
 
 def _gone(pids: list[int]) -> bool:

@@ -75,7 +75,7 @@ def test_the_same_as_ordinary_generation(real: Supervisor, tiny_folder: Path) ->
     options = EngineOptions(device="cpu")
     placement = loading.place(loading.need_of(folder.checkpoint, 512), options, loading.look_around())
     readiness = Readiness(tiny_folder, options)
-    model = loading.load_model(folder.checkpoint, options, placement, loading._Progress(readiness))
+    model = loading.load_model(folder.checkpoint, options, placement, loading.ReadBytes(readiness))
     assert readiness.loaded_bytes == folder.checkpoint.nbytes
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer._tokenizer, PreTrainedTokenizerFast)
@@ -290,9 +290,11 @@ def test_a_mended_tokenizer_that_fails_blames_the_folder_it_came_from(
 
 
 def test_whatever_ends_a_computation_the_reply_hears_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
     from backend.engines.transformers_server.one_at_a_time import SingleTokens
 
-    class Broken:
+    class Broken(torch.nn.Module):
         device = "cpu"
 
         def generate(self, *_: object, **__: object) -> None:

@@ -144,3 +144,14 @@ def test_appended_words_are_cut_exactly(tmp_path: Path) -> None:
     assert differ
     (out / "tokenizer.model").write_bytes(tokenizer_model())  # of another vocabulary: tokenizer.json decides
     assert not isinstance(load_tokenizer(open_folder(out)), ExactTokenizer)
+
+
+def test_a_tensor_that_is_missing_is_refused_and_not_filled_with_noise(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "source", "mistral")
+    out = finished(tmp_path / "source", tmp_path / "out")
+    state = load_file(out / "model.safetensors")
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError) as refused:
+        load(Readiness(out, EngineOptions(device="cpu")))
+    assert "up_proj" in str(refused.value)

@@ -101,3 +101,15 @@ def test_a_cap_that_is_in_the_way_is_named() -> None:
     with pytest.raises(MachineError) as caught:
         place(THIRTEEN, EngineOptions(max_gpu_memory=80 * GB), machine(64, 8))
     assert (caught.value.key, caught.value.params["free"]) == ("engine.no_room_gpu", 8 * GB)
+
+
+@pytest.mark.parametrize(
+    ("where", "alone", "slots"),
+    [
+        (machine(64), False, 8), (machine(64), True, 1), (machine(64, 24), False, 16), (machine(64, 24), True, 1),
+        (machine(64, mps=True), False, 1),  # batches are slow there before torch 2.14
+        (machine(64, 12, 12), False, 1),  # layers on several cards
+    ],
+)  # fmt: skip
+def test_how_many_are_computed_at_once(where: Machine, alone: bool, slots: int) -> None:
+    assert place(SEVEN, EngineOptions(), where, alone=alone).batching.slots == slots

@@ -9,6 +9,7 @@ import pytest
 from backend.engines.base import ChatMessage, Finish, Sampling
 from backend.engines.generator import Prompt, Step
 from backend.engines.transformers_server.text_generator import TextGenerator
+from backend.engines.transformers_server.tokens import Reused, nobody
 from backend.errors import ContextFull, EngineError
 from backend.text import Message
 from tests.backend.engines import tiny
@@ -25,7 +26,10 @@ class Script:
     def __init__(self, ids: Sequence[int], *, at_once: int = 1) -> None:
         self.ids, self.at_once, self.given, self.closed = list(ids), at_once, 0, False
 
-    async def stream(self, ids: Sequence[int], sampling: Sampling, limit: int) -> AsyncIterator[Sequence[int]]:
+    async def stream(
+        self, ids: Sequence[int], sampling: Sampling, limit: int, reused: Reused = nobody
+    ) -> AsyncIterator[Sequence[int]]:
+        reused(2)
         try:
             for start in range(0, min(limit, len(self.ids)), self.at_once):
                 part = self.ids[start : min(start + self.at_once, limit)]
@@ -85,7 +89,7 @@ def test_the_end_token_ends_it(at_once: int) -> None:
     source = Script([*HELLO, END, *HELLO], at_once=at_once)
     steps = run(generator(source))
     assert text(steps) == "hello 龘 hello"
-    assert (steps[-1].finish, steps[-1].tokens) == (Finish.STOP, len(HELLO) + 1)
+    assert (steps[-1].finish, steps[-1].tokens, steps[-1].cached_tokens) == (Finish.STOP, len(HELLO) + 1, 2)
     assert [step.finish for step in steps[:-1]] == [None] * (len(steps) - 1)
     assert source.closed
 
@@ -113,7 +117,7 @@ def test_half_a_stop_string_at_the_end_is_text() -> None:
 
 
 def test_the_token_limit_and_the_context_are_told_apart() -> None:
-    assert run(generator(Script(HELLO * 20)), most=7)[-1] == Step("", 7, Finish.LENGTH)
+    assert run(generator(Script(HELLO * 20)), most=7)[-1] == Step("", 7, Finish.LENGTH, cached_tokens=2)
     last = run(generator(Script(HELLO * 20)), prompt=90, most=50)[-1]
     assert (last.tokens, last.finish) == (10, Finish.CONTEXT)
 

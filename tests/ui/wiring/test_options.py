@@ -1,0 +1,96 @@
+"""What "How to load it" offers on a machine, and what it says of the choices."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.errors import Refused
+from backend.fit.result import Fit, Memory, Verdict, Way
+from backend.hardware import Gpu, Hardware
+from backend.library import ModelInfo
+from backend.text import Message
+from tests.ui.wiring.test_model import FORM, request
+from ui.views.chat import build_chat
+from ui.wiring.options import OptionHandlers
+
+BARE = Hardware(None, 2, 8 << 30, 4 << 30, Path(), 1, 1, (), None, False, None, None, "", "", {})
+FITS = [
+    Fit(Way("cpu", bits, engine="llamacpp"), Verdict.WELL, {"ram": Memory(bits, 0, 0, 0)}, {}, Message("fit.no"), 2048)
+    for bits in (16, 8, 4)
+]
+PLAIN = {**FORM, "engine": "auto", "device": "auto", "bits": 16, "num_gpus": 0, "gpus": "", "max_gpu_memory": 0,
+         "dtype": "auto", "context": 0, "idle_minutes": 0}  # fmt: skip
+
+
+def _handlers(machine: Hardware, given: EngineOptions) -> OptionHandlers:
+    async def lay_out() -> Any:
+        with gr.Blocks(analytics_enabled=False):
+            return build_chat(given)
+
+    prospects = SimpleNamespace(
+        machine=lambda: machine,
+        precisions=lambda model, options: [(fit, None) for fit in FITS],
+        meant=lambda model, options: replace(options, engine="llamacpp") if options.engine == "auto" else options,
+    )
+    status = EngineStatus(EngineState.READY, "one", EngineOptions(engine="llamacpp"))
+    services: Any = SimpleNamespace(
+        prospects=prospects, options=given, models=lambda: (ModelInfo("one", Path("one"), 10),),
+        engine=SimpleNamespace(status=lambda: status),
+    )  # fmt: skip
+    return OptionHandlers(asyncio.run(lay_out()), services)
+
+
+def test_without_a_gpu_nothing_is_asked_about_gpus() -> None:
+    device, *fields = _handlers(BARE, EngineOptions()).open(request())
+    assert [value for _, value in device["choices"]] == ["auto", "cpu"]
+    assert "No GPU" in device["info"]
+    assert [one["visible"] for one in fields] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("machine", "given"),
+    [(replace(BARE, gpus=(Gpu(0, "H200", 1, 1),)), EngineOptions()), (BARE, EngineOptions(num_gpus=2))],
+)
+def test_with_a_gpu_or_a_wish_for_one_they_are(machine: Hardware, given: EngineOptions) -> None:
+    assert all(one["visible"] for one in _handlers(machine, given).open(request())[1:])
+
+
+def test_the_choices_are_explained_and_a_reload_is_foretold() -> None:
+    handlers = _handlers(BARE, EngineOptions())
+    costs, changes, _ = handlers.foretell(request(), "one", **{**PLAIN, "bits": 4})
+    assert costs.count("<dt>") == 3
+    assert "4-bit instead of 16-bit" in changes
+    assert handlers.foretell(request(), "one", **PLAIN)[1] == ""
+    assert handlers.foretell(request(), "gone", **PLAIN)[:2] == ("", "")
+    assert handlers.foretell(request(), "one", **{**PLAIN, "engine": "remote"})[:2] == ("", "")
+    assert handlers.foretell(request(), "one", **{**PLAIN, "engine": "vllm"})[0] == ""
+    with pytest.raises(Refused):
+        handlers.foretell(request(admin=False), "one", **PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("engine", "bits", "asks"), [("transformers", 8, True), ("transformers", 16, False), ("auto", 8, False)]
+)
+def test_only_where_weights_would_be_quantised_is_asked_whether_to_keep_them(
+    engine: str, bits: int, *, asks: bool
+) -> None:
+    form = {**PLAIN, "engine": engine, "bits": bits}
+    assert _handlers(BARE, EngineOptions()).foretell(request(), "one", **form)[2]["visible"] is asks
+
+
+def test_loras_are_among_what_a_reload_changes() -> None:
+    handlers, asked = _handlers(BARE, EngineOptions()), {**PLAIN, "bits": 4, "loras": ["/adapters/pirate"]}
+    told = handlers.changes(request(), "one", **asked)
+    assert "4-bit instead of 16-bit" in told
+    assert "New: pirate." in told
+    assert handlers.foretell(request(), "one", **asked)[1] == told
+    assert handlers.changes(request(), "gone", **asked) == ""
+    assert handlers.forget(request()) == ""
+    with pytest.raises(Refused):
+        handlers.changes(request(admin=False), "one", **asked)

@@ -1,0 +1,85 @@
+"""The events of "How to load it": what there is to choose on this machine, what fewer bits save and cost there, and
+what loading again would change. Knows nothing about how a model is loaded, or about which LoRAs it can have.
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from backend.engines import AUTO, ENGINES, USUAL, is_installed
+from backend.engines.base import EngineOptions
+from backend.engines.choice import ON_CPU, has_instructions
+from backend.library import ModelInfo
+from backend.services import Services
+from ui.access import language, require_admin
+from ui.render.loading import Precision, devices, precisions, reload_changes
+from ui.shell import Shell
+from ui.views.chat import REMOTE, ChatView
+from ui.wiring.model import read_options
+
+
+class OptionHandlers:
+    """The options' event handlers."""
+
+    def __init__(self, view: ChatView, services: Services) -> None:
+        self.view, self.services = view, services
+
+    def bind(self, shell: Shell) -> None:
+        """Bind every event."""
+        view, one = self.view, self.view.options
+        shell.on(None, self.open, (), (one.device, one.num_gpus, one.gpus, one.max_gpu_memory))
+        typed = [one.num_gpus.blur, one.gpus.blur, one.max_gpu_memory.blur, one.context.blur, one.idle_minutes.blur]
+        picked = [one.engine.input, one.device.input, one.bits.input, one.dtype.input]
+        changed = [view.options_fold.expand, view.picker.change, *picked, *typed]
+        shown = (view.bits_cost, view.reload, one.keep_quantised)
+        shell.on(changed, self.foretell, (view.picker,), shown, inputs_kwargs=one.inputs, quiet=True)
+        strengths = one.lora_scales.change  # also when a LoRA is chosen or taken off
+        shell.on(strengths, self.changes, (view.picker,), (view.reload,), inputs_kwargs=one.inputs, quiet=True)
+        shell.on(view.load.click, self.forget, (), (view.reload,), quiet=True)
+
+    def open(self, request: gr.Request) -> tuple[Any, ...]:
+        """Offer what this machine has; what the command line asked for stays in sight."""
+        machine, given = self.services.prospects.machine(), self.services.options
+        offered, missing = devices(machine, given.device, language(request))
+        wished = bool(given.num_gpus or given.gpus or given.max_gpu_memory)
+        fields = gr.update(visible=bool(machine.gpus) or wished)
+        return gr.update(choices=offered, info=missing or None), fields, fields, fields
+
+    def foretell(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
+        """Say what fewer bits would mean and what loading would change; ask about kept weights where there are any."""
+        if (asked := self._asked(request, picked, form)) is None:
+            return "", "", gr.update(visible=False)
+        costs = precisions(self._precisions(*asked), language(request), has_llamacpp=_has_llamacpp())
+        wanted = self.services.prospects.meant(*asked)
+        keeps = wanted.engine == USUAL and wanted.bits != 16
+        return costs, self._changes(request, asked[0], wanted), gr.update(visible=keeps)
+
+    def changes(self, request: gr.Request, picked: str | None, **form: Any) -> str:
+        """Say what loading would change."""
+        asked = self._asked(request, picked, form)
+        return self._changes(request, asked[0], self.services.prospects.meant(*asked)) if asked else ""
+
+    def _asked(
+        self, request: gr.Request, picked: str | None, form: dict[str, Any]
+    ) -> tuple[ModelInfo, EngineOptions] | None:
+        """Return the model and the options that were chosen; None where they are not this machine's."""
+        require_admin(request)
+        options = read_options(form, language(request))
+        model = next((one for one in self.services.models() if one.name == picked), None)
+        return None if model is None or options.engine == REMOTE else (model, options)
+
+    def _changes(self, request: gr.Request, model: ModelInfo, wanted: EngineOptions) -> str:
+        return reload_changes(self.services.engine.status(), model.name, wanted, language(request))
+
+    def _precisions(self, model: ModelInfo, options: EngineOptions) -> list[Precision]:
+        if options.engine not in (AUTO, ON_CPU, USUAL):
+            return []
+        return [Precision(fit, last) for fit, last in self.services.prospects.precisions(model, options)]
+
+    def forget(self, _: gr.Request) -> str:
+        """Say nothing more once it is being loaded."""
+        return ""
+
+
+def _has_llamacpp() -> bool:
+    return is_installed(ENGINES[ON_CPU]) and has_instructions()
