@@ -11,11 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend.conversations import Conversations
-from backend.engines import is_elsewhere
+from backend.engines import ENGINES, is_elsewhere
 from backend.engines.attachable import Attachables, Offer
-from backend.engines.base import EngineControl, EngineOptions, EngineStatus
+from backend.engines.base import EngineControl, EngineOptions, EngineStatus, Lora
+from backend.engines.choice import ON_CPU
 from backend.engines.elsewhere import folder_of, keyed, models_at
 from backend.engines.fitting import Fitting, Forecast
+from backend.engines.folder import weights_bytes
 from backend.engines.line import Line
 from backend.errors import CriaError, JobError
 from backend.fit.result import Outlook
@@ -295,6 +297,15 @@ class Services:
             UsageError: no model has that name.
         """
         return self.attachables.fitting(find_model(self.settings.models_dir, model))
+
+    def check_lora(self, model: str, folder: str) -> None:
+        """Make sure, as a load would, that an adapter can be attached to a model; reads headers and a few rows.
+
+        Raises:
+            UsageError, WeightsError: it cannot, or no model has that name.
+        """
+        lora = EngineOptions(loras=(Lora(folder),))
+        weights_bytes(find_model(self.settings.models_dir, model), lora, ENGINES[ON_CPU])
 
     def models_at(self, url: str) -> tuple[str, ...]:
         """Return the names of the models that another server offers.

@@ -21,8 +21,26 @@
     one.dispatchEvent(new Event('input', {bubbles: true}));
   };
 
+  const log = () => document.querySelector('#chat [role=log]');
+
+  /** What the page has taken since, as a message that was sent, is no draft any more. Only the open tab can tell. */
+  const drop = () => {
+    for (const [wanted, value] of typed) {
+      const one = find(wanted);
+      if (!one || one.value === value) continue;
+      if (one.value) typed.set(wanted, one.value);
+      else typed.delete(wanted);
+    }
+  };
+
   document.addEventListener('input', (event) => {
-    if (event.isTrusted && isText(event.target)) typed.set(key(event.target), event.target.value);
+    if (!event.isTrusted || !isText(event.target)) return;
+    typed.set(key(event.target), event.target.value);
+    delete window.cria.drafts?.typed[key(event.target)]; // no wish of the page before this one
+  }, true);
+
+  document.addEventListener('click', (event) => {
+    if (event.target.closest?.('#tabs button[role=tab]')) drop();
   }, true);
 
   // gradio draws its parts when it comes to them, and some of them anew once the page's first answer is there: wishes
@@ -52,10 +70,19 @@
       if (one && !turned) one.click();
       return turned || !one;
     };
+    let still = 0; // how often the conversation was found where the reader had it
+    const scroll = () => {
+      const one = log();
+      if (kept.below === null || still > 5 || !one) return true;
+      const top = Math.max(0, one.scrollHeight - one.clientHeight - kept.below);
+      still = Math.abs(one.scrollTop - top) < 2 ? still + 1 : 0;
+      if (!still) one.scrollTop = top;
+      return still > 5;
+    };
     const attempt = () => {
       const there = turn(tabs()[kept.tab]); // only the open tab is in the page
       if (!document.querySelector('#path ol, #engine .engine')) return;
-      const all = [there, ...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
+      const all = [there, scroll(), ...kept.open.map(unfold), ...Object.entries(kept.typed).map(fill)];
       held = all.every(Boolean) ? held + 1 : 0;
       if (held > 10) clearInterval(timer);
     };
@@ -64,12 +91,15 @@
   };
 
   window.cria = Object.assign(window.cria ?? {}, {
-    /** Put aside what is typed, what is unfolded and where this browser stands. */
+    /** Put aside what is typed, what is unfolded, how far down the conversation is, and where this browser stands. */
     keepDrafts() {
+      drop();
+      const one = log();
+      const below = one ? one.scrollHeight - one.clientHeight - one.scrollTop : null;
       const open = [...document.querySelectorAll('button.label-wrap.open')].map((one) => one.parentElement.id);
       const {stage = '', recipe = '', job = ''} = document.querySelector('#path ol')?.dataset ?? {};
       const tab = tabs().findIndex((one) => one.getAttribute('aria-selected') === 'true');
-      const kept = {typed: Object.fromEntries(typed), open: open.filter(Boolean), place: [stage, recipe, job], tab};
+      const kept = {typed: Object.fromEntries(typed), open: open.filter(Boolean), place: [stage, recipe, job], below, tab};
       sessionStorage.setItem(store, JSON.stringify(kept));
     },
 

@@ -58,8 +58,8 @@ window.cria = Object.assign(window.cria ?? {}, {
   },
 
   /** Ask in the page's own language before something is lost; the words come with the header. */
-  ask(what, name = '') {
-    return window.confirm(document.querySelector('header.top').dataset[what].replace('{name}', () => name));
+  ask(what) {
+    return window.confirm(document.querySelector('header.top').dataset[what]);
   },
 
   async post(path, body) {

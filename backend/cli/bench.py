@@ -109,14 +109,22 @@ def table(report: Report, status: EngineStatus, language: str, *, ready: bool = 
     names = ("parallel", "prefill", "decode", "each", "first")
     rows = [[say(language, f"bench.column.{name}") for name in names]]
     for one in report.bursts:
-        each = one.decode_tokens_per_s / one.parallel
-        figures = [one.prefill_tokens_per_s, one.decode_tokens_per_s, each]
-        rows.append([str(one.parallel), *(f"{figure:.1f}" for figure in figures), f"{one.first_token_s:.2f} s"])
+        rate = one.decode_tokens_per_s
+        written = ["-", "-"] if rate is None else [f"{rate:.1f}", f"{rate / one.parallel:.1f}"]
+        rows.append([str(one.parallel), f"{one.prefill_tokens_per_s:.1f}", *written, f"{one.first_token_s:.2f} s"])
     lines += ["  ".join(cell.rjust(12) for cell in row) for row in rows]
-    if report.bound is not None:
-        share = report.bursts[0].decode_tokens_per_s / report.bound
-        values = {"bytes": report.bytes_per_token, "rate": report.bandwidth, "bound": report.bound, "share": share}
-        lines.append(say(language, "bench.bound", **values))
-    else:
-        lines.append(say(language, "bench.no_bound"))
+    if any(one.decode_tokens_per_s is None for one in report.bursts):
+        lines.append(say(language, "bench.short"))
+    return lines + _bound_lines(report, language)
+
+
+def _bound_lines(report: Report, language: str) -> list[str]:
+    """Return what memory allows and how much of it was reached; weights that stay in the cache know no such bound."""
+    if report.bound is None:
+        return [say(language, "bench.no_bound")]
+    values = {"bytes": report.bytes_per_token, "rate": report.bandwidth, "bound": report.bound}
+    lines, rate = [say(language, "bench.bound", **values)], report.bursts[0].decode_tokens_per_s
+    if rate is not None:
+        share = rate / report.bound
+        lines.append(say(language, "bench.cached" if share > 1 else "bench.share", share=share))
     return lines

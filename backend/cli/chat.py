@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 import signal
 import sys
 import time
@@ -19,6 +20,8 @@ from backend.services import Services
 from backend.text import say, tell
 
 _POLL_S = 0.1
+_COMMAND = re.compile(r"/[A-Za-z]+( .*)?")  # and no path, which a question may begin with
+_SHOWN = 40
 _GONE = frozenset((EngineState.OFF, EngineState.STOPPING, EngineState.FAILED))
 _ENDINGS = {Finish.LENGTH: "cli.chat.length", Finish.CONTEXT: "cli.chat.context", Finish.TIME: "hard.late"}
 
@@ -107,10 +110,8 @@ async def answer(engine: Supervisor, messages: Sequence[ChatMessage], sampling: 
 def _conversation(engine: Supervisor, system: str, sampling: Sampling, language: str) -> None:
     start = [ChatMessage("system", system)] if system else []
     messages = list(start)
-    print(say(language, "cli.chat.intro"), file=sys.stderr)
     attached = engine.status().options.loras
-    if attached:
-        print(loras.usage(attached, language), file=sys.stderr)
+    _help(attached, language)
     while True:
         try:
             text = input("> ").strip()
@@ -122,8 +123,15 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
             continue
         if not text:
             continue
-        if loras.is_command(text):
+        if attached and loras.is_command(text):
             sampling = _switch(text, attached, sampling, language)
+            continue
+        if text == "/quit":
+            return
+        if _COMMAND.fullmatch(text):
+            if text != "/help":
+                print(say(language, "cli.chat.no_command", text=text[:_SHOWN]), file=sys.stderr)
+            _help(attached, language)
             continue
         messages.append(ChatMessage("user", text))
         try:
@@ -137,6 +145,12 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
             if engine.status().state in _GONE:
                 raise
             print(problem.text(language), file=sys.stderr)
+
+
+def _help(attached: Sequence[Lora], language: str) -> None:
+    print(say(language, "cli.chat.intro"), file=sys.stderr)
+    if attached:
+        print(loras.usage(attached, language), file=sys.stderr)
 
 
 def _switch(text: str, attached: Sequence[Lora], sampling: Sampling, language: str) -> Sampling:

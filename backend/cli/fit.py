@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from backend.cli.commands import DONE, print_json
 from backend.errors import UsageError
-from backend.fit.remedy import place
+from backend.fit.remedy import enough, place
 from backend.fit.result import Fit, Outlook
 from backend.services import Services
 from backend.text import say, tell
@@ -20,7 +20,7 @@ def fit(args: argparse.Namespace, services: Services) -> int:
         UsageError: nothing has that name.
     """
     speeds = services.prospects.fitting.measured().speeds
-    if speeds is None and not args.json:
+    if (speeds is None or speeds.busy) and not args.json:
         services.prospects.fitting.measure_speeds(services.settings.models_dir)
     outlook = _outlook(args.name, services)
     if args.json:
@@ -44,11 +44,15 @@ def _outlook(name: str, services: Services) -> Outlook:
 
 def lines(outlook: Outlook, language: str) -> Iterator[str]:
     """Yield an outlook as lines: verdict, way out, every way with its sum, what making it takes."""
-    yield say(language, f"fit.{outlook.verdict}" if outlook.verdict else "fit.unknown")
-    if outlook.best is not None:
-        yield tell(language, outlook.best.why)
-    if outlook.remedy is not None:
-        yield tell(language, outlook.remedy)
+    word = say(language, f"fit.{outlook.verdict}" if outlook.verdict else "fit.unknown")
+    best = outlook.best
+    making = best is not None and outlook.verdict is not None and outlook.verdict is not best.verdict
+    yield say(language, "fit.table.making", verdict=word) if making else word
+    said = [tell(language, outlook.remedy)] if outlook.remedy is not None else []
+    if best is not None:
+        why = tell(language, best.why)
+        said = [*said, say(language, "fit.table.once", why=why)] if making else [why, *said]
+    yield from said
     if outlook.disk_needed is not None:
         lean = outlook.disk_needed if outlook.disk_needed_lean is None else outlook.disk_needed_lean
         yield say(language, "fit.table.disk", need=outlook.disk_needed, lean=lean, free=outlook.disk_free)
@@ -61,12 +65,13 @@ def lines(outlook: Outlook, language: str) -> Iterator[str]:
 
 
 def _way(one: Fit, language: str) -> Iterator[str]:
-    needs = bytes_text(sum(memory.total for memory in one.needs.values()))
     key = "ggufready.way" if one.way.stored else "fit.table.bits"
     name = say(language, key, place=place(one), bits=one.way.bits)
-    yield f"\n{name:<20} {needs:>9}  {say(language, f'fit.{one.verdict}')}"
+    tokens = say(language, "fit.table.tokens", tokens=one.enough_for)
+    yield f"\n{name:<20} {bytes_text(one.enough):>9}  {tokens:>14}  {say(language, f'fit.{one.verdict}')}"
     yield f"  {tell(language, one.why)}"
     if one.remedy is not None:
         yield f"  {tell(language, one.remedy)}"
     for message in next(iter(one.needs.values())).formula:
         yield f"    {tell(language, message)}"
+    yield f"    {tell(language, enough(one))}"

@@ -173,7 +173,11 @@ def _verify(args: argparse.Namespace, services: Services) -> int:
         error = view.error.to_json() if view.error else None
         print_json({"name": info.name, "state": view.state, "checked": info.checked, "error": error})
     if view.state is JobState.DONE and info.checked is not None:
-        _say(services, "models.check.done", name=info.name, files=info.checked.files, noted=info.checked.noted)
+        files, noted = info.checked.files, info.checked.noted
+        if noted < files or not files:
+            _say(services, "models.check.done", name=info.name, files=files - noted)
+        if noted:
+            _say(services, "models.check.noted", name=info.name, noted=noted)
     elif view.error is not None:
         print(view.error.text(services.settings.language), file=sys.stderr)
     return {JobState.DONE: DONE, JobState.CANCELLED: INTERRUPTED}.get(view.state, FAILED)

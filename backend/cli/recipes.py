@@ -6,8 +6,7 @@ Knows nothing about how recipes are read or plans made.
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 
 from backend.cli.commands import DONE, print_json
 from backend.cli.draw import width
@@ -19,28 +18,32 @@ from backend.services import Services
 from backend.text import say
 
 _WIDEST = 100
+_LISTED = 8
 
 
 def recipes(args: argparse.Namespace, services: Services) -> int:
     """List the recipes that were asked for."""
     found = search_recipes(services.recipes(), args.words, language=args.language, size=args.size)
-    if args.fits:
-        found = tuple(recipe for recipe in found if _fits(recipe, services))
+    language, like_that, fits = services.settings.language, found, {}
+    if args.fits:  # what is not known counts
+        verdicts = {recipe.name: services.outlook(recipe).verdict for recipe in found}
+        fits = {name: verdict for name, verdict in verdicts.items() if verdict is not Verdict.NO}
+        found = tuple(recipe for recipe in found if recipe.name in fits)
     if args.json:
-        print_json([{**_plain(recipe), "estimate": _figures(_estimate(recipe, services))} for recipe in found])
+        told = [{"fits": fits[recipe.name]} if args.fits else {} for recipe in found]
+        every = zip(found, told, strict=True)
+        print_json([{**_plain(one), "estimate": _figures(_estimate(one, services)), **more} for one, more in every])
     else:
-        for line in _lines(found, services):
+        for line in _lines(found, services, fits):
             print(line)
     for problem in services.recipe_problems():
-        print(problem.text(services.settings.language), file=sys.stderr)
-    if not found:
-        print(say(services.settings.language, "recipelist.none"), file=sys.stderr)
+        print(problem.text(language), file=sys.stderr)
+    if not found and like_that:
+        names = ", ".join(recipe.name for recipe in like_that[:_LISTED])
+        print(say(language, "recipelist.none_fits", count=len(like_that), names=names), file=sys.stderr)
+    elif not found:
+        print(say(language, "recipelist.none"), file=sys.stderr)
     return DONE
-
-
-def _fits(recipe: Recipe, services: Services) -> bool:
-    """Tell whether a recipe's model runs here, and whether there is room to make it; what is not known counts."""
-    return services.outlook(recipe).verdict is not Verdict.NO
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
@@ -58,18 +61,21 @@ def _figures(plan: Plan | None) -> dict[str, object] | None:
     return plan.figures() if plan else None
 
 
-def _lines(found: Sequence[Recipe], services: Services) -> Iterator[str]:
-    """Yield the families, each with what it is and its sizes."""
+def _lines(found: Sequence[Recipe], services: Services, fits: Mapping[str, Verdict | None]) -> Iterator[str]:
+    """Yield the families, each once, with what it is and its sizes; ``fits``: the verdicts to tell, by name."""
     language = services.settings.language
     columns = min(shutil.get_terminal_size().columns, _WIDEST) - 1
-    for number, (_, group) in enumerate(groupby(found, lambda recipe: recipe.family or recipe.name)):
-        sizes = list(group)
+    families: dict[str, list[Recipe]] = {}
+    for recipe in found:
+        families.setdefault(recipe.family or recipe.name, []).append(recipe)
+    for number, sizes in enumerate(families.values()):
         if number:
             yield ""
         yield from wrapped(_headline(sizes, language), columns, "")
         yield from wrapped(sizes[0].text(sizes[0].about, language), columns, "  ")
         for recipe in sizes:
-            yield _row(recipe, _estimate(recipe, services), language)
+            verdict = say(language, f"fit.{fits[recipe.name] or 'unknown'}") if recipe.name in fits else ""
+            yield _row(recipe, _estimate(recipe, services), language, verdict=verdict)
 
 
 def _headline(sizes: Sequence[Recipe], language: str) -> str:
@@ -79,13 +85,14 @@ def _headline(sizes: Sequence[Recipe], language: str) -> str:
     return say(language, "recipelist.family", title=title, licence=first.text(first.licence, language) or "?")
 
 
-def _row(recipe: Recipe, plan: Plan | None, language: str) -> str:
+def _row(recipe: Recipe, plan: Plan | None, language: str, *, verdict: str) -> str:
     name = recipe.name + " " * max(1, 30 - width(recipe.name))
     if plan is None:
-        return f"  {name}{recipe.size}".rstrip()
+        return f"  {name}{verdict or recipe.size}".rstrip()
     access = say(language, "recipelist.gated") if recipe.access else ""
     kept = plan.disk_bytes - plan.download_bytes  # while it is made it is more: the plan has that
-    figures = say(language, "recipelist.figures", download=plan.download_bytes, kept=kept)
+    key = "recipelist.fitting" if verdict else "recipelist.figures"
+    figures = say(language, key, download=plan.download_bytes, kept=kept, verdict=verdict)
     return f"  {name}{figures} {access}".rstrip()
 
 

@@ -28,8 +28,11 @@ def check_lines(args: argparse.Namespace, services: Services) -> Iterator[str]:
     unknown = say(language, "fit.measured.not_yet")
     disk = say(language, "fit.measured.disk", read=speeds.read, write=speeds.write) if speeds.write else unknown
     memory = say(language, "fit.measured.memory", memory=speeds.memory) if speeds.memory else unknown
+    if speeds.memory and speeds.busy:
+        memory += " " + say(language, "fit.measured.busy")
     rates = services.rates()
-    network = say(language, "fit.measured.network", network=rates.network) if rates.network_measured else unknown
+    network = say(language, "fit.measured.network", network=rates.network) if rates.network_measured else None
+    network = network or say(language, "fit.measured.no_download", rate=rates.network)
     found = largest(services)
     runs = say(language, "fit.measured.none")
     if found is not None:

@@ -21,6 +21,7 @@ Role = Literal["system", "user", "assistant"]
 
 MOST_LORAS = 8  # attached at once
 MOST_SCALE = 100.0
+SHORTEST_S = 0.2  # of decoding that a speed is taken from: in less, a breath of the machine would be all of it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -106,8 +107,9 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one request, and seconds until its first token and from first to last. Of the prompt,
-    ``cached_tokens`` were not computed again, as an earlier request had begun alike.
+    """Token counts of one request, and seconds until its first token and from first to last, by the engine's clock:
+    without the wait for a place in the queue or for a model that wakes up. Of the prompt, ``cached_tokens`` were not
+    computed again, as an earlier request had begun alike.
     """
 
     prompt_tokens: int = 0
@@ -118,8 +120,9 @@ class Usage:
 
     @property
     def tokens_per_s(self) -> float:
-        """Decode speed; 0 before a second token."""
-        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 and self.completion_tokens > 1 else 0.0
+        """Decode speed; 0 while it took too short a time to tell one."""
+        is_enough = self.decode_s >= SHORTEST_S and self.completion_tokens > 1
+        return (self.completion_tokens - 1) / self.decode_s if is_enough else 0.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Piece:
-    """One step of a streamed reply: new text (maybe empty), and, in the last piece, why it ended and what it used.
+    """One step of a streamed reply: new text (maybe empty), what it used so far where the engine says that, and in the
+    last piece why it ended and what it used in all.
 
     Before the first text there may be pieces that only say that one is ``waiting``.
     """

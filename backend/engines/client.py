@@ -60,6 +60,7 @@ class _Ended:
         self.tokens = 0
         self.finish: Finish | None = None
         self.usage: Usage | None = None
+        self.so_far: Usage | None = None
 
     def take(self, chunk: Mapping[str, Any]) -> str:
         """Note what a chunk says, return its new text."""
@@ -71,8 +72,10 @@ class _Ended:
         if choices[0].get("finish_reason"):
             self.finish = _finish(str(choices[0]["finish_reason"]))
         text = str((choices[0].get("delta") or {}).get("content") or "")
-        counted = (chunk.get("cria") or {}).get("tokens")
+        own = chunk.get("cria") or {}
+        counted = own.get("tokens")
         self.tokens = int(counted) if isinstance(counted, int) else self.tokens + bool(text)
+        self.so_far = protocol.usage_so_far(own, self.tokens)
         return text
 
 
@@ -136,7 +139,7 @@ async def _pieces(endpoint: Endpoint, messages: Sequence[ChatMessage], sampling:
                 if room < 0:
                     raise EngineError("remote.endless", most=sampling.max_new_tokens)
                 if text:
-                    yield Piece(text, ended.tokens)
+                    yield Piece(text, ended.tokens, usage=ended.so_far)
     except (httpx.HTTPError, httpx.StreamError) as problem:
         raise EngineError("engine.lost", what=str(problem) or type(problem).__name__) from problem
     if ended.finish is None:

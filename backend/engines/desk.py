@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from backend.engines.base import SHORTEST_S
 from backend.errors import EngineError
 
 MAX_WAITING = 64
@@ -74,9 +75,9 @@ class Desk:
     def tokens_per_s(self) -> float:
         """Return tokens per second of all replies together over the last seconds."""
         self._forget()
-        if len(self._steps) < 2:
+        elapsed = time.monotonic() - self._steps[0][0] if self._steps else 0.0
+        if len(self._steps) < 2 or elapsed < SHORTEST_S:
             return 0.0
-        elapsed = max(time.monotonic() - self._steps[0][0], 1e-3)
         return sum(tokens for _, tokens in self._steps) / elapsed
 
     def _forget(self) -> None:

@@ -19,7 +19,7 @@ from backend.engines.folder import small_json
 from backend.fit.formats import ITEM
 from backend.fit.measured import GPU, LLAMACPP, RAM, Load, Measured, Memo, Speeds
 from backend.fit.result import Fit, Outlook, Way
-from backend.fit.speeds import measure, memory_rate
+from backend.fit.speeds import is_busy, measure, memory_rate
 from backend.fit.verdict import Asked, Known, look
 from backend.hardware import Hardware
 from backend.library import ModelInfo, read_model
@@ -83,18 +83,22 @@ class Fitting:
         with self._measuring:
             known = self._memo.read().speeds or Speeds()
             if known.memory is None:
-                self._memo.keep_speeds(replace(known, memory=memory_rate()))
+                self._memo.keep_speeds(replace(known, busy=is_busy(), memory=memory_rate()))
 
     def measure_speeds(self, folder: Path, *, again: bool = False) -> Speeds:
-        """Return this machine's speeds; measured now if they never were, a week ago, or ``again``. Takes a second."""
+        """Return this machine's speeds; measured now if they never were, a week ago, while the machine was busy as it
+        is not now, or ``again``. Takes a second.
+        """
         with self._measuring:
             known = self._memo.read().speeds
-            if known is not None and 0 <= self._clock() - known.at < (PAUSE_S if again else WEEK_S):
-                return known
+            if known is not None:
+                soon = again or (known.busy and not is_busy())
+                if 0 <= self._clock() - known.at < (PAUSE_S if soon else WEEK_S):
+                    return known
             found = measure(folder, now=self._clock)
             # Whoever else computes now does not always: a slower memory than before is believed as little.
             if known is not None and known.memory and (found.memory or 0.0) < known.memory * _STEADY:
-                found = replace(found, memory=known.memory)
+                found = replace(found, memory=known.memory, busy=found.busy and known.busy)
             self._memo.keep_speeds(found)
             return found
 

@@ -26,13 +26,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Step:
-    """New text (maybe empty), completion tokens so far, and in the last step why it ended."""
+    """New text (maybe empty), completion tokens so far, and in the last step why it ended.
+
+    ``at``: when it was computed, on the clock of ``time.monotonic``; 0: as soon as it is seen.
+    """
 
     text: str
     tokens: int
     finish: Finish | None = None
     prompt_tokens: int = 0  # in the last step, where only the computing end can count them
     cached_tokens: int = 0  # in the last step: of the prompt, those that an earlier request had computed
+    at: float = field(default=0.0, compare=False)
 
 
 class Generator(Protocol):

@@ -188,7 +188,7 @@ async def _in_time(pieces: AsyncIterator[Piece], seconds: float) -> AsyncGenerat
     """Yield the pieces that come in time; when it is over, one that says so. The caller closes the source."""
     began = time.monotonic()
     end = asyncio.get_running_loop().time() + seconds if seconds else None
-    tokens, first, last = 0, 0.0, 0.0
+    tokens, first, last, told = 0, 0.0, 0.0, None
     while True:
         try:
             async with asyncio.timeout_at(end) as limit:
@@ -198,11 +198,11 @@ async def _in_time(pieces: AsyncIterator[Piece], seconds: float) -> AsyncGenerat
         except TimeoutError:
             if not limit.expired():
                 raise
-            yield Piece("", tokens, Finish.TIME, Usage(0, tokens, max(0.0, first - began), last - first))
+            yield Piece("", tokens, Finish.TIME, told or Usage(0, tokens, max(0.0, first - began), last - first))
             return
         if piece.tokens > tokens:
             tokens, last = piece.tokens, time.monotonic()
-            first = first or last
+            first, told = first or last, piece.usage
         yield piece
 
 
@@ -225,4 +225,4 @@ class _Told:
     def latest(self, pid: int) -> Latest:
         """Return what there is to say of it, once it has ended; a speed only of more than a few words."""
         counts = self.alone and self.tokens >= _ENOUGH
-        return Latest(pid, self.waited, self.usage.tokens_per_s if counts else 0.0)
+        return Latest(pid, self.usage.first_token_s or self.waited, self.usage.tokens_per_s if counts else 0.0)

@@ -106,12 +106,27 @@ def reply_head(reply: str, model: str, created: int, *, streaming: bool) -> dict
 
 
 def chunk_json(
-    head: dict[str, Any], text: str, *, tokens: int, finish: Finish | None = None, usage: Usage | None = None
+    head: dict[str, Any],
+    text: str,
+    *,
+    tokens: int,
+    finish: Finish | None = None,
+    usage: Usage | None = None,
+    times: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Return one streamed chunk; the last one carries why it ended and what it used. ``tokens`` counts so far."""
+    """Return one streamed chunk; the last one carries why it ended and what it used.
+
+    ``tokens`` are those so far; ``times``: seconds until the first and from there to the last, for who cuts it short.
+    """
     delta = {"content": text} if text else {}
     choice = {"index": 0, "delta": delta, "finish_reason": finish.value if finish else None}
-    return {**head, "choices": [choice], "usage": usage_json(usage) if usage else None, "cria": {"tokens": tokens}}
+    own = {"tokens": tokens} if times is None else {"tokens": tokens, "first_token_s": times[0], "decode_s": times[1]}
+    return {**head, "choices": [choice], "usage": usage_json(usage) if usage else None, "cria": own}
+
+
+def usage_so_far(own: dict[str, Any], tokens: int) -> Usage | None:
+    """Read the ``times`` of a chunk; None where it has none."""
+    return Usage(0, tokens, float(own["first_token_s"]), float(own["decode_s"])) if "decode_s" in own else None
 
 
 def whole_json(head: dict[str, Any], text: str, finish: Finish, usage: Usage) -> dict[str, Any]:

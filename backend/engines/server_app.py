@@ -181,7 +181,7 @@ class _Reply:
         self._head = protocol.reply_head(f"chatcmpl-{uuid.uuid4().hex}", model, int(time.time()), streaming=body.stream)
         self._arrived = arrived
         self._first = self._last = 0.0
-        self._tokens = 0
+        self._tokens = self._at_first = 0
         self._prompt_tokens, self._cached_tokens = prompt.tokens, 0
 
     async def steps(self) -> AsyncGenerator[Step, None]:
@@ -197,14 +197,17 @@ class _Reply:
         self._prompt_tokens = step.prompt_tokens or self._prompt_tokens
         self._cached_tokens = step.cached_tokens
         if step.tokens > self._tokens:
-            self._last = time.monotonic()
-            self._first = self._first or self._last
+            self._last = step.at or time.monotonic()
+            if not self._first:
+                self._first, self._at_first = self._last, step.tokens
             self._desk.count(step.tokens - self._tokens)
             self._tokens = step.tokens
 
     def _usage(self) -> Usage:
+        """Return what it used so far. Tokens that came together with the first count as slow as those after them."""
         waited = self._first - self._arrived if self._first else 0.0
-        decoded = self._last - self._first
+        after = self._tokens - self._at_first
+        decoded = (self._last - self._first) * (self._tokens - 1) / after if after else 0.0
         return Usage(self._prompt_tokens, self._tokens, round(waited, 4), round(decoded, 4), self._cached_tokens)
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -212,16 +215,19 @@ class _Reply:
         try:
             async with contextlib.aclosing(self.steps()) as steps:
                 async for step in steps:
-                    usage = self._usage() if step.finish else None
-                    chunk = protocol.chunk_json(
-                        self._head, step.text, tokens=step.tokens, finish=step.finish, usage=usage
-                    )
-                    yield protocol.sse(chunk)
+                    yield protocol.sse(self._chunk(step))
             yield protocol.DONE
         except CriaError as error:
             yield protocol.sse(protocol.error_body(error))
         except Exception as problem:  # noqa: BLE001 - the headers are out: an event is the only way left to say it
             yield protocol.sse(protocol.error_body(unexpected(problem)))
+
+    def _chunk(self, step: Step) -> dict[str, Any]:
+        usage = self._usage()
+        return protocol.chunk_json(
+            self._head, step.text, tokens=step.tokens, finish=step.finish,
+            usage=usage if step.finish else None, times=(usage.first_token_s, usage.decode_s),
+        )  # fmt: skip
 
     async def whole(self) -> dict[str, Any]:
         """Return the reply as one document."""

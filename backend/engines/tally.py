@@ -28,8 +28,9 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Latest:
-    """What the last reply was like: of which engine process, how long its reader waited for the first token, the queue
-    included, and tokens a second while nobody else was being answered. 0: not known.
+    """What the last reply was like: of which engine process, how long the engine took to its first token (as said under
+    the reply: without the queue and the waking of a model), and tokens a second while nobody else was being answered.
+    0: not known.
     """
 
     pid: int = 0

@@ -111,11 +111,16 @@ def foretold(size: Dimensions, bits: int, chosen: Seat, *, correction: int = 0) 
     work = 4 * (_BATCH * (4 * size.hidden + 3 * size.ffn) + SLOTS * size.vocab)
     overhead, again = max(0, OVERHEAD + correction), repacked_bytes(size, bits)
     copies = (Message("fit.sum.repacked", {"bytes": again}),) if again else ()
+    several = chosen.batching.conversations
+    cache = Message("fit.sum.cache", {"tokens": tokens, "each": each, "bytes": tokens * each})
+    if several > 1:
+        values = {"count": several, "tokens": tokens // several, "each": each, "bytes": tokens * each}
+        cache = Message("fit.sum.caches", values)
     made = Message("fit.sum.gguf", {"count": size.parameters, "bits": bits, "bytes": weights})
     return Memory(weights + again, tokens * each, work, overhead, (
         made if size.stored is None else Message("ggufready.sum", {"bytes": weights}),
         *copies,
-        Message("fit.sum.cache", {"tokens": tokens, "each": each, "bytes": tokens * each}),
+        cache,
         Message("fit.sum.work", {"bytes": work}),
         Message("fit.sum.overhead_ram", {"bytes": overhead}),
         Message("fit.sum.together", {"bytes": weights + again + tokens * each + work + overhead}),

@@ -26,12 +26,13 @@ _LARGEST_CORRECTION = 1_500_000_000  # bytes; more than that is no overhead but 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Bytes a second; None where it could not be measured. ``at`` is Unix time."""
+    """Bytes a second; None where it could not be measured. ``at`` is Unix time; ``busy``: others computed as well."""
 
     read: float | None = None
     write: float | None = None
     memory: float | None = None
     at: float = 0.0
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def _measured(data: Mapping[str, Any]) -> Measured:
 
 
 def _speeds(data: Mapping[str, Any]) -> Speeds:
-    return Speeds(_rate(data.get("read")), _rate(data.get("write")), _rate(data.get("memory")), float(data["at"]))
+    read, write, memory = (_rate(data.get(name)) for name in ("read", "write", "memory"))
+    return Speeds(read, write, memory, float(data["at"]), data.get("busy") is True)
 
 
 def _rate(value: Any) -> float | None:

@@ -70,6 +70,12 @@ def place(fit: Fit) -> str:
     return str(fit.why.params.get("place", "?"))
 
 
+def enough(fit: Fit) -> Message:
+    """Return what must be free for it, and how that goes with what is held."""
+    key = "fit.table.least" if fit.verdict is Verdict.NO else "fit.table.enough"
+    return Message(key, {"need": fit.enough, "tokens": fit.enough_for})
+
+
 def _holder(fit: Fit, hardware: Hardware, holders: Sequence[GpuProcess]) -> Message | None:
     """Return who holds enough, on the GPU of a way or in RAM, that without them it would fit."""
     need, free = fit.why.params.get("need"), fit.why.params.get("free")

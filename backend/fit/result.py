@@ -49,6 +49,8 @@ class Fit:
     """The verdict on one way. ``needs`` and ``free`` are per place: ``"ram"`` or a GPU's index as text.
 
     ``context`` is what it would run with; ``tokens_per_s`` is a bound, None where the bandwidth is not known.
+    ``enough`` is the free bytes it takes for one conversation of ``enough_for`` tokens, with a reserve: less than is
+    held where more is free, because more conversations then run at once.
     """
 
     way: Way
@@ -59,6 +61,8 @@ class Fit:
     context: int
     remedy: Message | None = None  # the cheapest change that makes it fit
     tokens_per_s: float | None = None
+    enough: int = 0
+    enough_for: int = 0
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,18 @@ def measure(folder: Path, *, now: Callable[[], float] = time.time) -> Speeds:
 
     What cannot be measured (a full disk, say) is None.
     """
+    busy = is_busy()
     write, read = _disk(folder)
-    return Speeds(read, write, memory_rate(), now())
+    return Speeds(read, write, memory_rate(), now(), busy)
+
+
+def is_busy() -> bool:
+    """Tell whether there was more to compute than this machine has cores for, lately; not known on Windows."""
+    if not hasattr(os, "getloadavg"):
+        return False
+    with contextlib.suppress(OSError):
+        return os.getloadavg()[0] > (os.cpu_count() or 1)
+    return False
 
 
 def _disk(folder: Path) -> tuple[float | None, float | None]:

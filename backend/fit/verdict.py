@@ -12,7 +12,7 @@ from backend.fit import llamacpp
 from backend.fit.memory import Correction, expected
 from backend.fit.need import Need, is_batched, need_of
 from backend.fit.result import Fit, Outlook, Verdict, Way
-from backend.fit.seat import RESERVE, SEAMS, Machine, Room, Seat, Wish, in_ram, on_gpus
+from backend.fit.seat import MIN_AUTO_CONTEXT, RESERVE, SEAMS, Machine, Room, Seat, Wish, in_ram, on_gpus
 from backend.hardware import Hardware
 from backend.text import Message, Value
 
@@ -168,6 +168,8 @@ def _judge(case: _Case) -> Fit:
     }
     rate = _tokens_per_s(case, seat) if case.way.device == "cpu" else None
     verdict, why = _verdict(case, seat, rate)
+    least = case.asked.context or min(case.wanted, MIN_AUTO_CONTEXT)
+    tokens = ENOUGH if _is_long(case, seat) else seat.context or least
     return Fit(
         way=replace(case.way, dtype=seat.dtype, context=case.asked.context),
         verdict=verdict,
@@ -176,6 +178,8 @@ def _judge(case: _Case) -> Fit:
         why=why,
         context=seat.context,
         tokens_per_s=rate,
+        enough=_needed(case, seat, tokens) if seat.context else seat.least,
+        enough_for=tokens,
     )
 
 
@@ -203,9 +207,13 @@ def _needed(case: _Case, seat: Seat, context: int) -> int:
     return (int(total / SEAMS) if count > 1 else total) + RESERVE * count
 
 
+def _is_long(case: _Case, seat: Seat) -> bool:
+    """Tell whether what fits is less than the model could take, and plenty all the same."""
+    return case.wanted > seat.context >= ENOUGH
+
+
 def _verdict(case: _Case, seat: Seat, rate: float | None) -> tuple[Verdict, Message]:
-    wanted = case.wanted
-    long = wanted > seat.context >= ENOUGH
+    wanted, long = case.wanted, _is_long(case, seat)
     need = _needed(case, seat, ENOUGH if long else wanted)
     values: dict[str, Value] = {"place": case.place, "need": need, "free": case.free}
     if not seat.context:

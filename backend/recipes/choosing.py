@@ -29,16 +29,25 @@ def search_recipes(
     """Return the recipes that have every one of some words in a name, text or tag, in any language of the page: first
     those that are called so, then those that only mention it.
 
-    ``language`` is a code such as ``zh``, which the model must speak; ``size`` such as ``7B``.
+    A word that is a size means that size, not a text that speaks of it. ``language`` is a code such as ``zh``, which
+    the model must speak; ``size`` such as ``7B``.
     """
+    recipes = tuple(recipes)
+    sizes = {recipe.size.casefold() for recipe in recipes}
     found = [
         recipe
         for recipe in recipes
-        if all(word.casefold() in _words(recipe) for word in words)
+        if all(_has(recipe, word.casefold(), is_size=word.casefold() in sizes) for word in words)
         and (not language or any(code.split("-")[0] == language.split("-")[0].lower() for code in recipe.languages))
         and (not size or recipe.size.casefold() == size.casefold())
     ]
     return tuple(sorted(found, key=lambda recipe: not all(word.casefold() in _names(recipe) for word in words)))
+
+
+def _has(recipe: Recipe, word: str, *, is_size: bool) -> bool:
+    if is_size:
+        return word == recipe.size.casefold() or word in recipe.name.casefold().split("-")
+    return word in _words(recipe)
 
 
 def _names(recipe: Recipe) -> str:

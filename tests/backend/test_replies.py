@@ -133,7 +133,7 @@ def test_leaving_keeps_what_was_said_as_stopped(store: Conversations) -> None:
     asyncio.run(go())
     kept = last(store, conversation)
     assert (kept.text, kept.finish, kept.usage.completion_tokens) == ("Once upon", Finish.CANCELLED, 2)
-    assert 0 < kept.usage.tokens_per_s < 60
+    assert kept.usage.decode_s >= 0.02
     assert engine.ended
 
 

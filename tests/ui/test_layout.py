@@ -53,6 +53,17 @@ def test_no_event_is_public_and_none_calls_a_permanent_connection(config: dict[s
     assert not [one for one in config["components"] if one["type"] == "state"]
 
 
+def test_what_a_load_would_change_stands_beside_its_button(config: dict[str, Any]) -> None:
+    def ids(node: dict[str, Any]) -> list[str]:
+        own = names.get(node["id"])
+        return [*([own] if own else []), *(name for child in node.get("children", []) for name in ids(child))]
+
+    names = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
+    order = ids(config["layout"])
+    assert order.index("unload") + 1 == order.index("reload")
+    assert "delete-model" not in order  # models are deleted in their own tab
+
+
 def test_the_chatbot_is_never_an_input(config: dict[str, Any]) -> None:
     chat = next(one["id"] for one in config["components"] if one["type"] == "chatbot")
     assert not [event["api_name"] for event in config["dependencies"] if chat in event["inputs"]]

@@ -67,7 +67,7 @@ def _paces(status: EngineStatus, language: str, line: Live) -> dict[str, str]:
     last = line.last if line.last.pid == status.pid else Latest()
     rate, first = last.tokens_per_s, last.first_token_s
     speed = say(language, "engineui.last_speed", rate=rate) if rate else "–"
-    if status.active:
+    if status.active and status.tokens_per_s:
         speed = say(language, "chat.engine.rate", rate=status.tokens_per_s)
     return {
         "speed": speed,
@@ -90,7 +90,10 @@ def _memory(status: EngineStatus, language: str, forecast: Forecast | None) -> d
         each = [say(language, "engineui.gpu", index=index, bytes=held) for index, held in status.gpu_memory_each]
         rows["gpu_memory"] += f" ({say(language, 'setup.list_comma').join(each)})"
     if status.cache_total:
-        rows["cache"] = say(language, "engineui.cache", used=status.cache_used, total=status.cache_total)
+        # Room for several conversations at once is more than the context of one.
+        is_shared = status.slots > 1 and status.cache_total == status.slots * status.context
+        room = {"slots": status.slots, "context": status.context} if is_shared else {"total": status.cache_total}
+        rows["cache"] = say(language, f"engineui.cache{'_each' if is_shared else ''}", used=status.cache_used, **room)
     return rows
 
 

@@ -3,7 +3,7 @@
 A verdict is a word as well as a colour. Knows nothing about gradio or about how anything was counted.
 """
 
-from backend.fit.remedy import place
+from backend.fit.remedy import enough, place
 from backend.fit.result import Fit, Outlook
 from backend.text import say, tell
 from backend.units import bytes_text
@@ -33,14 +33,14 @@ def fit_table(outlook: Outlook, language: str) -> str:
 
 
 def _row(fit: Fit, language: str) -> str:
-    needs = bytes_text(sum(memory.total for memory in fit.needs.values()))
-    free = bytes_text(_sum(fit))
+    needs, free = bytes_text(fit.enough), bytes_text(_sum(fit))
     context = say(language, "fit.table.tokens", tokens=fit.context) if fit.context else "–"
     key = "ggufready.way" if fit.way.stored else "fit.table.bits"
     name = say(language, key, place=place(fit), bits=fit.way.bits)
     said = [fit.why, *([fit.remedy] if fit.remedy else [])]
     why = "".join(f"<p>{esc(tell(language, one))}</p>" for one in said)
-    lines = "".join(f"<li>{esc(tell(language, one))}</li>" for one in next(iter(fit.needs.values())).formula)
+    sums = [*next(iter(fit.needs.values())).formula, enough(fit)]
+    lines = "".join(f"<li>{esc(tell(language, one))}</li>" for one in sums)
     return (
         f'<tr><th scope="row">{esc(name)}</th><td>{verdict_badge(fit.verdict, language)}</td><td>{esc(needs)}</td>'
         f"<td>{esc(free)}</td><td>{esc(context)}</td></tr>"

@@ -16,8 +16,7 @@ _HALF = (
 def header_html(language: str, *, shared: bool, admin: bool) -> str:
     """Return the header. ``shared``: the app listens for others, so being administrator takes a token."""
     return (
-        f'<header class="top" data-clear="{esc(say(language, "chat.clear_sure"))}"'
-        f' data-delete="{esc(say(language, "chat.delete_sure", name="{name}"))}">'
+        f'<header class="top" data-clear="{esc(say(language, "chat.clear_sure"))}">'
         f"<h1>{_LOGO}{esc(say(language, 'ui.name'))}"
         f"<small>{esc(say(language, 'ui.tagline'))}</small></h1>"
         f"<nav>{_door(language, admin=admin) if shared else ''}{_languages(language)}{_theme(language)}</nav></header>"

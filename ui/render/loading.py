@@ -7,7 +7,9 @@ Pure: records and a language in, escaped HTML or plain values out. Knows nothing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backend.engines import AUTO
 from backend.engines.base import EngineOptions, EngineStatus
+from backend.engines.choice import ON_CPU
 from backend.fit.measured import Load
 from backend.fit.result import Fit, Verdict
 from backend.hardware import Hardware
@@ -16,6 +18,7 @@ from backend.units import bytes_text
 from ui.render.loras import changed_loras
 from ui.render.markup import esc, remark
 
+_NEVER_LLAMACPP = ("float32", "bfloat16")  # number formats that choose the other engine whatever the model is
 _DEVICES = ("auto", "cuda", "cpu", "mps")
 
 
@@ -27,20 +30,32 @@ class Precision:
     last: Load | None = None
 
 
-def precisions(ways: Sequence[Precision], language: str, *, has_llamacpp: bool) -> str:
-    """Return what 16, 8 and 4 bits take and give here, and a sentence about what they cost; nothing where unknown."""
+def precisions(
+    ways: Sequence[Precision], language: str, *, chosen: EngineOptions, computes: str, has_llamacpp: bool
+) -> str:
+    """Return what 16, 8 and 4 bits take and give here, and a sentence about what they cost; nothing where unknown.
+
+    ``chosen``: the options as they were chosen; ``computes``: the engine that would compute with them.
+    """
     if not ways:
         return ""
     rows = "".join(_row(one, language) for one in ways)
     on_gpu = ways[0].fit.way.device != "cpu"
-    kind = "gpu" if on_gpu else "llamacpp" if ways[0].fit.way.engine else "slow" if has_llamacpp else "missing"
+    if on_gpu:
+        kind = "gpu"
+    elif computes == ON_CPU:
+        kind = "llamacpp"
+    else:
+        can_not = chosen.engine == AUTO and chosen.dtype not in _NEVER_LLAMACPP
+        kind = "missing" if not has_llamacpp else "slow" if can_not else "chosen"
     return f'<dl class="ways">{rows}</dl><p class="hint">{esc(say(language, f"engineui.cost.{kind}"))}</p>'
 
 
 def _row(one: Precision, language: str) -> str:
     fit, last = one.fit, one.last
     told = [bytes_text(sum(memory.total for memory in fit.needs.values()))]
-    if fit.tokens_per_s:
+    measured = last.tokens_per_s if last else 0.0
+    if fit.tokens_per_s and measured <= fit.tokens_per_s:  # no bound for weights that stay in the processor's cache
         told.append(say(language, "engineui.at_most", rate=fit.tokens_per_s))
     if fit.verdict is Verdict.NO:
         told.append(say(language, "fit.no"))

@@ -61,6 +61,8 @@ def _facts(offer: Offer, language: str) -> str:
         size = bytes_text(plan.disk_bytes - plan.download_bytes)
         download = bytes_text(plan.download_bytes) if plan.download_bytes else say(language, "setup.recipes.none")
         time = guess(language, plan.seconds)
+        if plan.download_bytes and not plan.rates.network_measured:
+            time = say(language, "setup.recipes.time_if", time=time, rate=plan.rates.network)
     rows = {
         "setup.recipes.size": size,
         "setup.recipes.download": download,

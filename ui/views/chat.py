@@ -92,7 +92,6 @@ class ChatView:
     options_fold: gr.Accordion
     options: OptionsView
     bits_cost: gr.HTML
-    delete: gr.Button
     sampling: SamplingView
     earlier: gr.Button
     chatbot: gr.Chatbot
@@ -148,9 +147,7 @@ def _loras() -> tuple[gr.Dropdown, gr.HTML]:
 
 
 def _options(defaults: EngineOptions) -> dict[str, Any]:
-    """Return the options by their names in ``ChatView``: where they fold, the controls, what fewer bits cost, and the
-    button that few ever need: the one that deletes the chosen model.
-    """
+    """Return the options by their names in ``ChatView``: where they fold, the controls, and what fewer bits cost."""
     with gr.Accordion(label("chat.options"), open=False, elem_id="options") as fold:
         bits = gr.Radio(
             _choices("bits", (16, 8, 4)), value=defaults.bits, label=label("chat.bits_label"),
@@ -196,11 +193,8 @@ def _options(defaults: EngineOptions) -> dict[str, Any]:
             [], value=defaults.remote_model or None, label=label("remote.model"), info=label("remote.model_info"),
             elem_id="remote-model", allow_custom_value=True, visible=elsewhere,
         )  # fmt: skip
-        delete = gr.Button(label("chat.delete"), variant="stop", size="sm", elem_id="delete-model")
     controls = (engine, device, bits, num_gpus, gpus, cap, dtype, context, idle, url, there, loras, scales, keep)
-    return {
-        "options_fold": fold, "options": OptionsView(*controls), "bits_cost": bits_cost, "delete": delete,
-    }  # fmt: skip
+    return {"options_fold": fold, "options": OptionsView(*controls), "bits_cost": bits_cost}
 
 
 def _slider(key: str, value: float, low: float, high: float, step: float) -> gr.Slider:
@@ -240,8 +234,8 @@ def build_chat(defaults: EngineOptions) -> ChatView:
                 with gr.Row():
                     load = gr.Button(label("chat.load"), variant="primary", elem_id="load", min_width=80)
                     unload = gr.Button(label("chat.unload"), elem_id="unload", min_width=80, interactive=False)
+                reload = gr.HTML(elem_id="reload")  # beside the button that it is about
             card = gr.HTML(elem_id="engine", js_on_load=_REPORT)
-            reload = gr.HTML(elem_id="reload")  # beside the button that it is about
             mix = _strengths("lora-mix", keep=False)
             with gr.Column(visible=False, elem_id="load-options") as load_options:
                 loading = _options(defaults)

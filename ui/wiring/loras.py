@@ -14,13 +14,15 @@ from typing import Any
 import gradio as gr
 
 from backend.engines.base import EngineStatus, Lora, Sampling
-from backend.errors import UsageError
+from backend.errors import CriaError, UsageError
 from backend.services import Services
 from backend.text import say
 from ui.access import is_admin, language, owner, require_admin
 from ui.render.loras import MOST, lora_id, strengths
+from ui.render.markup import problem
 from ui.shell import Shell
 from ui.views.chat import ChatView
+from ui.wiring.given import given
 
 _LONGEST = 100_000  # characters of what strengths come as
 
@@ -31,22 +33,27 @@ def read_strengths(typed: str | None, names: Sequence[str]) -> dict[str, float]:
     Raises:
         UsageError: what was typed is no strength.
     """
+    said = _told(typed).get("said")
+    known = said if isinstance(said, dict) else {}
+    return {name: _strength(name, known[key]) for name in names if (key := lora_id(name)) in known}
+
+
+def _told(typed: str | None) -> dict[str, Any]:
+    """Return what the strengths came with; nothing where it is nothing that a page of ours says."""
     try:
         told = json.loads(typed) if typed and len(typed) <= _LONGEST else {}
-    except (ValueError, RecursionError):  # nobody's page says this
-        told = {}
-    said = told.get("said") if isinstance(told, dict) else None
-    given = said if isinstance(said, dict) else {}
-    return {name: _strength(name, given[key]) for name in names if (key := lora_id(name)) in given}
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
-def _strength(name: str, given: Any) -> float:
+def _strength(name: str, typed: Any) -> float:
     try:
-        number = float(given)
+        number = float(typed)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number <= MOST:
-        raise UsageError("loraui.bad_strength", name=Lora(name).name[:120], value=str(given)[:40], most=MOST)
+        raise UsageError("loraui.bad_strength", name=Lora(name).name[:120], value=str(typed)[:40], most=MOST)
     return number
 
 
@@ -65,8 +72,8 @@ def read_loras(chosen: Sequence[str] | None, typed: str | None, usual: Sequence[
         UsageError: a strength is none.
     """
     wanted = folders(chosen)
-    given = {**{lora.folder: lora.scale for lora in usual}, **read_strengths(typed, wanted)}
-    return tuple(Lora(folder, given.get(folder, 1.0)) for folder in wanted)
+    scales = {**{lora.folder: lora.scale for lora in usual}, **read_strengths(typed, wanted)}
+    return tuple(Lora(folder, scales.get(folder, 1.0)) for folder in wanted)
 
 
 def mixed(attached: Sequence[Lora], kept: Sampling, typed: str | None) -> tuple[tuple[str, float], ...] | None:
@@ -106,7 +113,7 @@ class LoraHandlers:
         shell.on(None, self.open, (), chosen)
         shell.on([view.picker.change, options.loras.focus], self.offer, (view.picker,), (options.loras,), quiet=True)
         # Not input: gradio says that of neither what was typed nor what was taken off by key.
-        shell.on(options.loras.change, self.choose, chosen, (options.lora_scales,), quiet=True)
+        shell.on(options.loras.change, self.choose, (view.picker, *chosen), chosen, quiet=True)
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
         """Begin with what is attached, else with what the command line asked for."""
@@ -122,20 +129,47 @@ class LoraHandlers:
         words = language(request)
         found = self.services.attachable(picked)
         return gr.update(
-            choices=[(say(words, "loraui.choice", name=one.name, bytes=one.bytes), str(one.folder)) for one in found]
+            choices=[(say(words, "loraui.choice", name=one.name, bytes=one.bytes), str(one.folder)) for one in found],
+            info=say(words, "loraui.attach_info" if found else "loraui.attach_none"),
         )
 
-    def choose(self, request: gr.Request, chosen: list[str] | None, typed: str | None) -> str:
-        """Show a strength for each chosen adapter."""
+    def choose(
+        self, request: gr.Request, picked: str | None, chosen: list[str] | None, typed: str | None
+    ) -> tuple[Any, ...]:
+        """Show a strength for each chosen adapter; one that cannot be attached is taken off again, and it is said why.
+
+        Taking it off is a change as well: the answer to that one leaves what was said.
+        """
         require_admin(request)
-        return _drawn(read_loras(chosen, typed, self._usual()), language(request))
+        words, wanted = language(request), read_loras(chosen, typed, self._usual())
+        if _told(typed).get("left") == [lora_id(lora.folder) for lora in wanted]:
+            return gr.skip(), gr.skip()
+        refused = self._refused(picked, wanted)
+        fitting = [lora for lora in wanted if lora.folder not in refused]
+        if not refused:
+            return gr.skip(), _drawn(fitting, words)
+        kept = [one for one in chosen or () if refused.keys().isdisjoint(folders([one]))]
+        return gr.update(value=kept), _drawn(fitting, words, [problem(why, words) for why in refused.values()])
+
+    def _refused(self, picked: str | None, wanted: Sequence[Lora]) -> dict[str, CriaError]:
+        """Return the folders that the chosen model cannot have attached, and why; those it has had once are not asked
+        about.
+        """
+        usual, refused = {lora.folder for lora in self._usual()}, {}
+        for folder in [lora.folder for lora in wanted if picked and lora.folder not in usual]:
+            try:
+                self.services.check_lora(str(picked), folder)
+            except CriaError as why:
+                refused[folder] = why
+        return refused
 
     def _usual(self) -> tuple[Lora, ...]:
         """Return what is attached, else what the command line asked for."""
-        status = self.services.engine.status()
-        return status.options.loras if status.answers else self.services.options.loras
+        return given(self.services).loras
 
 
-def _drawn(loras: Sequence[Lora], words: str) -> str:
+def _drawn(loras: Sequence[Lora], words: str, refused: Sequence[str] = ()) -> str:
+    """Return the rows below the sentences (HTML) about what was refused, the strengths they say, and what was left."""
     said = {lora_id(lora.folder): f"{lora.scale:g}" for lora in loras}
-    return json.dumps({"rows": strengths([(lora.folder, lora.scale) for lora in loras], words), "said": said})
+    rows = "".join(refused) + strengths([(lora.folder, lora.scale) for lora in loras], words)
+    return json.dumps({"rows": rows, "said": said, **({"left": list(said)} if refused else {})})

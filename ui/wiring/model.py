@@ -20,6 +20,7 @@ from ui.render.chat import greeting, questions
 from ui.render.engine import engine_card
 from ui.shell import Shell
 from ui.views.chat import FAST_S, GIB, REMOTE, SLOW_S, ChatView
+from ui.wiring.given import as_chosen, form_values, given
 from ui.wiring.loras import mixer, read_loras
 
 _MOVING = frozenset({EngineState.STARTING, EngineState.LOADING, EngineState.STOPPING})
@@ -87,11 +88,13 @@ class ModelHandlers:
             view.controls, view.load_options, view.picker, view.load, view.unload, view.card, view.chatbot,
             view.to_setup, view.send, view.sampling.loras, view.timer, view.seen,
         ]  # fmt: skip
+        self.form = {name: view.options.inputs[name] for name in form_values(services.options)}
 
     def bind(self, shell: Shell) -> None:
         """Bind every event."""
         view = self.view
-        shell.on(None, self.open, (), self.outputs)
+        # One event for both: when the picker asks what a load would change, the form must be there.
+        shell.on(None, self.open, (), [*self.outputs, *self.form.values()])
         shell.on(
             [view.timer.tick, shell.chat_tab.select], self.tick, (view.seen, view.picker), self.outputs, quiet=True
         )
@@ -102,12 +105,19 @@ class ModelHandlers:
         shell.on(look, self.look_elsewhere, (view.options.url,), [view.options.remote_model])
         shell.on(view.card.click, self.load_smaller, (view.picker,), self.outputs)
         shell.on(view.unload.click, self.unload, (view.picker,), self.outputs)
-        ask = "picked => [picked, Boolean(picked) && window.cria.ask('delete', picked)]"
-        shell.on(view.delete.click, self.delete, (view.picker, view.sure), self.outputs, js=ask)
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
-        """Draw everything on a fresh page."""
-        return self._changes(request, "", None)
+        """Draw everything on a fresh page; "How to load it" begins with how the model that is there was loaded."""
+        return (*self._changes(request, "", None), *self._begin(request))
+
+    def _begin(self, request: gr.Request) -> tuple[Any, ...]:
+        """Return the form's values, by its components; those of the command line are there already."""
+        options = given(self.services)
+        if not is_admin(request) or options == self.services.options:
+            return (gr.skip(),) * len(self.form)
+        values = form_values(as_chosen(self.services, options))
+        shown = {name: {"visible": options.engine == REMOTE} for name in ("url", "remote_model")}
+        return tuple(gr.update(value=values[name], **shown.get(name, {})) for name in self.form)
 
     def tick(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:
         """Draw what has changed since this page looked last."""
@@ -145,19 +155,6 @@ class ModelHandlers:
         """Unload the model; returns when its memory is free."""
         require_admin(request)
         self.services.engine.unload()
-        return self._changes(request, "", picked)
-
-    def delete(self, request: gr.Request, picked: str | None, sure: bool) -> tuple[Any, ...]:
-        """Delete the chosen model from the shelf, once the administrator has said yes; a loaded one is refused."""
-        require_admin(request)
-        if not picked:
-            raise UsageError("chat.no_model_chosen")
-        if sure is not True:
-            return (gr.skip(),) * len(self.outputs)
-        status = self.services.engine.status()
-        if status.model == picked and status.state is EngineState.FAILED:
-            self.services.engine.unload()  # nothing of it runs any more; only the report of its failure goes
-        self.services.delete_model(picked)
         return self._changes(request, "", picked)
 
     def _changes(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:

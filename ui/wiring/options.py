@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from backend.engines import AUTO, ENGINES, USUAL, is_installed
+from backend.engines import ENGINES, USUAL, is_installed
 from backend.engines.base import EngineOptions
 from backend.engines.choice import ON_CPU, has_instructions
 from backend.library import ModelInfo
@@ -15,6 +15,7 @@ from ui.access import language, require_admin
 from ui.render.loading import Precision, devices, precisions, reload_changes
 from ui.shell import Shell
 from ui.views.chat import REMOTE, ChatView
+from ui.wiring.given import given
 from ui.wiring.model import read_options
 
 
@@ -38,10 +39,10 @@ class OptionHandlers:
         shell.on(view.load.click, self.forget, (), (view.reload,), quiet=True)
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
-        """Offer what this machine has; what the command line asked for stays in sight."""
-        machine, given = self.services.prospects.machine(), self.services.options
-        offered, missing = devices(machine, given.device, language(request))
-        wished = bool(given.num_gpus or given.gpus or given.max_gpu_memory)
+        """Offer what this machine has; what was asked for stays in sight."""
+        machine, asked = self.services.prospects.machine(), given(self.services)
+        offered, missing = devices(machine, asked.device, language(request))
+        wished = bool(asked.num_gpus or asked.gpus or asked.max_gpu_memory)
         fields = gr.update(visible=bool(machine.gpus) or wished)
         return gr.update(choices=offered, info=missing or None), fields, fields, fields
 
@@ -49,10 +50,11 @@ class OptionHandlers:
         """Say what fewer bits would mean and what loading would change; ask about kept weights where there are any."""
         if (asked := self._asked(request, picked, form)) is None:
             return "", "", gr.update(visible=False)
-        costs = precisions(self._precisions(*asked), language(request), has_llamacpp=_has_llamacpp())
-        wanted = self.services.prospects.meant(*asked)
+        (model, chosen), wanted = asked, self.services.prospects.meant(*asked)
+        ways = self._precisions(model, wanted)  # of the engine that would compute
+        costs = precisions(ways, language(request), chosen=chosen, computes=wanted.engine, has_llamacpp=_has_llamacpp())
         keeps = wanted.engine == USUAL and wanted.bits != 16
-        return costs, self._changes(request, asked[0], wanted), gr.update(visible=keeps)
+        return costs, self._changes(request, model, wanted), gr.update(visible=keeps)
 
     def changes(self, request: gr.Request, picked: str | None, **form: Any) -> str:
         """Say what loading would change."""
@@ -72,7 +74,7 @@ class OptionHandlers:
         return reload_changes(self.services.engine.status(), model.name, wanted, language(request))
 
     def _precisions(self, model: ModelInfo, options: EngineOptions) -> list[Precision]:
-        if options.engine not in (AUTO, ON_CPU, USUAL):
+        if options.engine not in (ON_CPU, USUAL):
             return []
         return [Precision(fit, last) for fit, last in self.services.prospects.precisions(model, options)]
 

@@ -4,9 +4,10 @@ templates, stop strings or HTTP.
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backend.engines.adapters import choose_scales
@@ -27,11 +28,14 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Chunk:
-    """New text, tokens so far, and in the last one why it ended: "stop" for an end token, "length"."""
+    """New text, tokens so far, and in the last one why it ended: "stop" for an end token, "length". ``at``: when it was
+    computed, on the clock of ``time.monotonic``, however late an event loop that is held up gets to it.
+    """
 
     text: str
     tokens: int
     ended: str = ""
+    at: float = field(default=0.0, compare=False)
 
 
 class Completions:
@@ -150,7 +154,7 @@ class _Request:
         self._all.note(self, min(read, self._prompt) + tokens, tokens - self._tokens)
         self._tokens = tokens
         text, ended = str(choice["text"] or ""), str(choice["finish_reason"] or "")
-        return Chunk(text, tokens, ended) if text or ended else None
+        return Chunk(text, tokens, ended, time.monotonic()) if text or ended else None
 
     def put(self, item: Chunk | EngineError) -> None:
         """Hand an item to whoever reads. Any thread."""

@@ -61,15 +61,15 @@ class LlamaGenerator:
                     text, begun = text.removeprefix(" "), True
                 shown = stops.feed(text)
                 if stops.hit:
-                    yield Step(shown, tokens, Finish.STOP)
+                    yield Step(shown, tokens, Finish.STOP, at=chunk.at)
                     return
                 if chunk.ended:
                     # Before the limit was reached, the only other reason is that the context is full.
                     reached = when_full if tokens >= most else Finish.CONTEXT
                     finish = Finish.STOP if chunk.ended == "stop" else reached
-                    yield Step(shown + stops.finish(), tokens, finish)
+                    yield Step(shown + stops.finish(), tokens, finish, at=chunk.at)
                     return
-                yield Step(shown, tokens)
+                yield Step(shown, tokens, at=chunk.at)
 
     def figures(self) -> Mapping[str, int]:
         """Return live figures."""

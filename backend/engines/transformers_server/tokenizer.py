@@ -17,6 +17,8 @@ from backend.errors import WeightsError
 from backend.weights.templates import Template, detect_template
 from backend.weights.tokenizer import find_vocabulary, kept_template, write_tokenizer
 
+_CACHED_WORDS = 1000
+
 
 def load_tokenizer(folder: ModelFolder) -> Any:
     """Load the folder's tokenizer: ``tokenizer.json`` as it is, else one built and mended from ``tokenizer.model``.
@@ -32,6 +34,9 @@ def load_tokenizer(folder: ModelFolder) -> Any:
 
 
 def _apart(tokenizer: Any) -> ApartTokenizer:
+    model = tokenizer.backend_tokenizer.model
+    if hasattr(model, "_resize_cache"):  # of ten thousand words: where prompts are not split, tens of MB of whole lines
+        model._resize_cache(_CACHED_WORDS)
     return ApartTokenizer(tokenizer, Renderer())
 
 

@@ -56,3 +56,16 @@ def test_a_conversation_goes_on_when_the_engine_comes_back(
 def test_a_conversation_ends_with_an_engine_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError, match="SIGKILL"):
         _talk(Engine(EngineState.FAILED), monkeypatch, "one", "two")
+
+
+def test_words_behind_a_stroke_are_commands_and_never_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = Engine(EngineState.STARTING)
+    _talk(engine, monkeypatch, "/help", "/hlep me", "/lora off", "/etc/hosts is what?", "/quit", "never")
+    assert engine.asked == [["/etc/hosts is what?"]]
+    told = capsys.readouterr().err
+    assert told.count("/quit or Ctrl-D ends") == 4  # at the beginning, asked for, and behind both that are none
+    assert "/hlep me is no command" in told
+    assert "/lora off is no command" in told  # nothing is attached
+    assert "/help is no command" not in told

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.cli.chat import model_folder
-from backend.cli.fit import fit
+from backend.cli.fit import fit, lines
 from backend.cli.parser import build_parser
 from backend.cli.speeds import check_lines
 from backend.conversations import Conversations
@@ -15,9 +15,12 @@ from backend.engines.base import EngineOptions
 from backend.engines.supervisor import Supervisor
 from backend.errors import UsageError
 from backend.fit.measured import Memo, Speeds
+from backend.fit.result import Verdict
 from backend.jobs.manager import JobManager
 from backend.services import Services
 from backend.settings import Settings
+from backend.text import Message
+from backend.units import bytes_text
 from tests.backend.engines import tiny
 from tests.backend.fit.machines import machine
 
@@ -48,6 +51,21 @@ def test_a_model_and_its_sums(services: Services, capsys: pytest.CaptureFixture[
     assert (document["verdict"], document["best"]["way"]["device"]) == ("well", "cuda")
 
 
+def test_the_headline_says_when_it_is_about_making_it(services: Services) -> None:
+    found = services.outlook("vicuna-13b-v1.1")
+    assert found.best is not None
+    plain = list(lines(replace(found, verdict=found.best.verdict, remedy=None), "en"))
+    assert plain[0] == "Runs well"
+    lean = Message("fit.remedy.lean", {"need": 1, "free": 2})
+    said = list(lines(replace(found, verdict=Verdict.TIGHT, remedy=lean), "en"))
+    assert said[0] == "Tight, because of what setting it up takes"
+    assert said[1].startswith("Remove sources")
+    assert said[2] == "Once it is set up: " + plain[1]
+    row = next(line for line in said if line.startswith("\nGPU 0"))
+    assert "2,048 tokens" in row  # every way says for how long a conversation
+    assert str(bytes_text(found.best.enough)) in plain[1]
+
+
 def test_what_is_not_known_is_said_to_be_so(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny.write_model(services.settings.models_dir / "odd")
     (folder / "config.json").write_text('{"model_type": "strange"}')
@@ -63,8 +81,15 @@ def test_check_says_speeds_and_how_large_a_model_may_be(services: Services) -> N
     said = list(check_lines(build_parser().parse_args(["check"]), services))
     assert [line.split("  ")[0] for line in said] == ["Disk speed", "Memory speed", "Network speed", "Runs well"]
     assert "reads 500 MB/s, writes 300 MB/s" in said[0]
-    assert "not measured yet" in said[2]
+    assert said[2].endswith("not measured yet: the first download measures it, until then 10.0 MB/s are assumed")
+    assert "busy" not in said[1]
     assert said[3].endswith("33B models in 4-bit, on GPU 0") or said[3].endswith("13B models in 8-bit, on GPU 0")
+
+
+def test_check_says_that_the_machine_was_busy(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    Memo(services.settings.data_dir).keep_speeds(Speeds(5e8, 3e8, 2e10, 0.0, busy=True))
+    monkeypatch.setattr("backend.engines.fitting.measure", lambda *_, **__: Speeds(5e8, 3e8, 2e10, 4e9, busy=True))
+    assert "busy" in list(check_lines(build_parser().parse_args(["check"]), services))[1]
 
 
 def test_what_the_command_line_fixed_stays(services: Services) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from backend.errors import UsageError, WeightsError
 from backend.jobs.shelf import Shelf
 from backend.jobs.view import JobState, JobView
 from backend.library.looking import Looker
+from backend.library.record import Checked
 from backend.services import Services
 from backend.settings import Settings
 from backend.units import bytes_text
@@ -84,6 +86,25 @@ def test_a_check_ends_with_its_code_and_names_the_damaged_file(
     shown = capsys.readouterr()
     assert json.loads(shown.out)["state"] == state
     assert ("a.bin" in shown.err) is (error is not None)
+
+
+@pytest.mark.parametrize(
+    ("noted", "said", "unsaid"),
+    [(0, "as they should be (3)", "record"), (1, "as they should be (2)", "(3)"), (3, "3 of the files", "should be")],
+)  # fmt: skip
+def test_a_check_speaks_of_what_it_could_not_compare_only_where_there_is_some(
+    services: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    noted: int, said: str, unsaid: str,
+) -> None:  # fmt: skip
+    info = SimpleNamespace(name="old", checked=Checked("2026-01-01T00:00:00+00:00", 3, noted=noted))
+    monkeypatch.setattr(services.shelf, "check", lambda name: "job")
+    monkeypatch.setattr(services.shelf, "watch", lambda job: JobView(job, "", {}, "old", JobState.DONE))
+    monkeypatch.setattr(services.shelf, "find", lambda name: SimpleNamespace(info=info))
+    assert run(services, "--verify", "old") == 0
+    told = capsys.readouterr().err
+    assert said in told
+    assert unsaid not in told
+    assert ("on record" in told) is (noted > 0)
 
 
 def test_an_export_is_a_set_up_from_this_folder(

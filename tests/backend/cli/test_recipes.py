@@ -15,7 +15,7 @@ from backend.cli.recipes import wrapped
 from backend.conversations import Conversations
 from backend.engines.supervisor import Supervisor
 from backend.errors import SourceError, UsageError
-from backend.fit.result import Verdict
+from backend.fit.result import Outlook, Verdict
 from backend.jobs.manager import JobManager
 from backend.plan import Plan
 from backend.recipes import Recipe
@@ -81,6 +81,26 @@ def test_what_does_not_run_here_can_be_left_out(services: Offline, capsys: pytes
     every = {recipe.name for recipe in services.recipes() if recipe.size == "72B"}
     fits = {row["name"] for row in json.loads(capsys.readouterr().out)}
     assert fits == {name for name in every if services.outlook(name).verdict is not Verdict.NO}
+
+
+def test_every_family_once_with_the_sizes_that_were_asked_for(
+    services: Offline, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(services, "recipes", "33b") == 0
+    out = capsys.readouterr().out
+    assert out.count("Vicuna v1.3") == 1
+    assert "vicuna-33b-v1.3" in out
+    assert "vicuna-7b-v1.3" not in out
+    for verdict, word in ((Verdict.WELL, "Runs well; "), (Verdict.TIGHT, "Tight; "), (None, "Not known; ")):
+        monkeypatch.setattr(Services, "outlook", lambda *_, verdict=verdict: Outlook(None, verdict=verdict))
+        assert run(services, "recipes", "33b", "--fits") == 0
+        assert word in next(line for line in capsys.readouterr().out.splitlines() if "vicuna-33b" in line)
+    monkeypatch.setattr(Services, "outlook", lambda *_: Outlook(None, verdict=Verdict.NO))
+    run(services, "recipes", "33b", "--fits")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "fits here" in told.err
+    assert "vicuna-33b-v1.3" in told.err
 
 
 def test_a_filter_without_a_hit_says_so(services: Offline, capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,7 +212,7 @@ def test_the_longest_message_is_kept_whole(kept: Conversations) -> None:
 
 def test_a_long_system_prompt_is_refused(kept: Conversations) -> None:
     conversation = kept.current(ALICE).id
-    with pytest.raises(UsageError, match=str(MAX_SYSTEM)):
+    with pytest.raises(UsageError, match=f"{MAX_SYSTEM:,}"):
         kept.save_settings(ALICE, conversation, system="x" * (MAX_SYSTEM + 1), sampling=Sampling())
 
 

@@ -4,12 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from backend.engines import attachable, attachable_child
 from backend.engines.attachable import Attachables
+from backend.errors import UsageError, WeightsError
+from backend.services import Services
+from backend.settings import Settings
 from tests.backend.engines.loras import write_adapter
 from tests.backend.engines.tiny import shape, write_model
 
@@ -112,6 +117,19 @@ def test_each_adapter_is_held_against_the_model(shelf: Path) -> None:
     )
     assert answers == {"fits": True, "other": False, "whole": False, "none": False, "gone": False}
     assert list(attachable_child.fits(shelf / "none", ["a", "b"])) == [False, False]
+
+
+def test_one_that_cannot_be_attached_is_refused_as_a_load_would(shelf: Path, settings: Settings) -> None:
+    for name in ("tiny", "fits", "whole"):
+        (settings.models_dir / name).symlink_to(shelf / name)
+    services: Any = SimpleNamespace(settings=settings)
+    Services.check_lora(services, "tiny", str(shelf / "fits"))
+    for name, key in (("whole", "attach.replaces"), ("gone", None)):
+        with pytest.raises(WeightsError) as caught:
+            Services.check_lora(services, "tiny", str(shelf / name))
+        assert key in (None, caught.value.key)
+    with pytest.raises(UsageError):
+        Services.check_lora(services, "no-model", str(shelf / "fits"))
 
 
 def test_a_child_looks_and_one_that_is_late_has_no_opinion(shelf: Path) -> None:

@@ -119,6 +119,10 @@ def test_speed_is_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: now)
     desk = Desk()
     assert desk.tokens_per_s() == 0
+    desk.count(20)
+    desk.count(20)
+    assert desk.tokens_per_s() == 0  # a bunch at once tells nothing
+    now += 60
     for _ in range(20):
         now += 0.1
         desk.count(2)

@@ -109,6 +109,7 @@ def test_a_memory_counts_as_faster_only_by_a_good_deal(
 def test_the_memory_alone_is_measured_before_anything_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([5e9, 9e9])
     monkeypatch.setattr("backend.engines.fitting.memory_rate", lambda: next(found))
+    monkeypatch.setattr("backend.engines.fitting.is_busy", lambda: False)
     fitting = Fitting(tmp_path)
     for _ in range(2):
         fitting.measure_memory()
@@ -148,3 +149,23 @@ def test_speeds_are_measured_once_a_week(tmp_path: Path, monkeypatch: pytest.Mon
     now[0] += 8 * 24 * 3600
     assert fitting.measure_speeds(tmp_path).at == now[0]
     assert len(calls) == 3
+
+
+def test_what_was_measured_on_a_busy_machine_is_measured_again_when_it_is_calm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, busy, rates = [1000.0], [True], iter([1e9, 4e9, 3e9])
+    monkeypatch.setattr("backend.engines.fitting.is_busy", lambda: busy[0])
+    monkeypatch.setattr("backend.engines.fitting.measure", lambda _, now: Speeds(1e8, 1e8, next(rates), now(), busy[0]))
+    fitting = Fitting(tmp_path, clock=lambda: now[0])
+    assert fitting.measure_speeds(tmp_path).busy
+    now[0] += 60
+    assert fitting.measure_speeds(tmp_path).memory == 1e9  # still busy
+    busy[0] = False
+    calm = fitting.measure_speeds(tmp_path)
+    assert (calm.memory, calm.busy) == (4e9, False)
+    now[0] += 60
+    busy[0] = True
+    again = fitting.measure_speeds(tmp_path, again=True)
+    assert (again.memory, again.busy) == (4e9, False)  # the calm figure stays
+    assert Fitting(tmp_path).measured().speeds == again

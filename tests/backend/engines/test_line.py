@@ -304,3 +304,23 @@ def test_a_histogram_loses_nothing(values: list[float]) -> None:
         made = made.with_value(value)
     assert sum(made.counts) == len(values)
     assert made.total == pytest.approx(sum(values))
+
+
+def test_a_stopped_reply_has_the_speed_and_the_wait_that_its_engine_told() -> None:
+    class Told(Engine):
+        async def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Piece]:
+            await asyncio.sleep(0.01)
+            for tokens in range(1, 100):
+                yield Piece("a", tokens, usage=Usage(0, tokens, 0.5, (tokens - 1) / 46))
+
+    async def run() -> None:
+        line = Line()
+        async with aclosing(line.seat(Told(1), "a").chat(ASK, Sampling())) as pieces:
+            async for piece in pieces:
+                if piece.tokens == 20:
+                    break
+        last = line.live().last
+        assert last.first_token_s == 0.5
+        assert last.tokens_per_s == pytest.approx(46)
+
+    asyncio.run(run())

@@ -87,6 +87,22 @@ def test_usage_may_come_after_the_finish_as_openai_sends_it() -> None:
     assert (ended.finish, ended.usage, ended.tokens) == (Finish.STOP, Usage(5, 7), 1)
 
 
+def test_a_reply_that_is_cut_short_has_its_times_in_every_chunk() -> None:
+    head = protocol.reply_head("id", "m", 0, streaming=True)
+    ended = _Ended()
+    ended.take(json.loads(json.dumps(protocol.chunk_json(head, "a", tokens=9, times=(0.5, 1.5)))))
+    assert ended.so_far == Usage(0, 9, 0.5, 1.5)
+    assert ended.usage is None
+    ended.take(protocol.chunk_json(head, "a", tokens=10))
+    assert ended.so_far is None
+
+
+def test_a_speed_is_told_only_of_a_time_that_is_long_enough() -> None:
+    assert Usage(5, 41, 0.1, 0.015).tokens_per_s == 0
+    assert Usage(5, 41, 0.1, 0.4).tokens_per_s == pytest.approx(100)
+    assert Usage(5, 1, 0.1, 0.4).tokens_per_s == 0
+
+
 def test_events_are_ascii_so_that_no_separator_hides_in_the_text() -> None:
     event = protocol.sse({"text": "a\u2028b\n你"})
     assert event.isascii()

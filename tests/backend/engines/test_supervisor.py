@@ -278,4 +278,4 @@ def test_a_finished_reply_has_its_usage(echo: Supervisor) -> None:
     assert last.usage is not None
     assert last.usage.prompt_tokens == 3
     assert last.usage.completion_tokens == last.tokens
-    assert last.usage.tokens_per_s > 1
+    assert last.usage.decode_s > 0

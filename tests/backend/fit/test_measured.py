@@ -7,7 +7,7 @@ import pytest
 
 from backend.fit.measured import FILE, GPU, RAM, Load, Measured, Memo, Speeds
 from backend.fit.memory import Correction
-from backend.fit.speeds import measure
+from backend.fit.speeds import is_busy, measure
 
 
 def load(model: str, predicted: int, measured: int, *, kind: str = RAM, correction: int = 0) -> Load:
@@ -83,6 +83,13 @@ def test_measuring_leaves_nothing_behind(tmp_path: Path) -> None:
     assert speeds.memory is not None
     assert min(speeds.write, speeds.memory) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("load", "busy"), [(3.9, False), (4.1, True)])
+def test_a_machine_with_more_to_do_than_cores_is_busy(monkeypatch: pytest.MonkeyPatch, load: float, busy: bool) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert is_busy() is busy
 
 
 def test_a_disk_that_cannot_be_written_has_no_speed(tmp_path: Path) -> None:

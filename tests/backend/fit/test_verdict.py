@@ -215,3 +215,14 @@ def test_a_ready_made_file_has_one_way_on_every_machine() -> None:
         assert memory.cache == found.best.context * 100_000 * 4
     assert seen(ready, machine(4), LLAMACPP).verdict is NO
     assert seen(ready, machine(64), FAST).best is None  # without llama.cpp, there is nothing to say
+
+
+def test_what_must_be_free_is_never_more_than_what_is_where_it_fits() -> None:
+    """What is held may be more: several conversations, and a file's pages that make room."""
+    for size in (SEVEN, THIRTEEN):
+        for gigabytes in (6, 12, 24, 64):
+            for one in seen(size, machine(gigabytes), LLAMACPP).ways:
+                assert (one.enough > gigabytes * GB) is (one.verdict is NO)
+                assert one.enough_for == (one.context or 512)
+                if one.why.key in ("fit.why.well", "fit.why.no"):
+                    assert one.enough == one.why.params["need"]

@@ -26,6 +26,12 @@ def test_every_word_must_be_there_in_any_language_of_the_page() -> None:
     assert names("vicuna", "qwen") == []
 
 
+def test_a_size_among_the_words_means_that_size() -> None:
+    mentions = replace(QWEN, about={"en": "The only one that comes in 7B."})
+    assert [one.name for one in search_recipes((mentions, VICUNA), ["7b"])] == ["vicuna-7b"]
+    assert [one.name for one in search_recipes((mentions, VICUNA), ["1.5b"])] == ["qwen"]
+
+
 def test_what_is_called_so_comes_before_what_only_mentions_it() -> None:
     mentions = replace(QWEN, name="demo", about={"en": "A Vicuna-style delta."})
     found = search_recipes((mentions, VICUNA), ["vicuna"])

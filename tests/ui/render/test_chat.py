@@ -54,6 +54,12 @@ def test_every_other_end_is_explained(finish: Finish, text: str, language: str) 
     assert "{" not in said
 
 
+@pytest.mark.parametrize(("language", "page"), [("en", "page"), ("zh-CN", "页面"), ("zh-TW", "頁面")])
+def test_who_has_only_reloaded_is_not_told_to_have_stopped(language: str, page: str) -> None:
+    """Nobody can tell a page that has gone from one where Stop was pressed."""
+    assert page in figures(replace(REPLY, text="", finish=Finish.CANCELLED), language)
+
+
 def test_a_reply_says_which_loras_took_part() -> None:
     said = figures(replace(REPLY, loras=(("pirate", 1.0), ("<b>story_*", 0.5))), "en")
     assert said.startswith('<small class="figures">with pirate, &#60;b&#62;story&#95;&#42; × 0&#46;5 · 41 tokens')

@@ -121,3 +121,18 @@ def test_the_way_out_stands_before_the_log() -> None:
         EngineStatus(EngineState.FAILED, "m", error=error, log_tail=("last",), offer=offer), "en", admin=True
     )
     assert card.index('data-do="smaller"') < card.index("<details>")
+
+
+def test_room_for_several_conversations_is_told_apart_from_the_context_of_one() -> None:
+    status = EngineStatus(EngineState.READY, "m", context=1024, slots=4, cache_total=4096)
+    card = engine_card(status, "en", admin=True)
+    assert "0 tokens in use now; room for 4 conversations of 1,024 tokens each" in card
+    assert "0 of 1,024 tokens in use now" in engine_card(replace(status, slots=1, cache_total=1024), "en", admin=True)
+
+
+def test_a_speed_that_cannot_be_told_yet_is_not_shown_as_nothing() -> None:
+    status = EngineStatus(EngineState.READY, "m", pid=7, active=1, memory_bytes=144_000_000)
+    assert "0 tokens/s" not in engine_card(status, "en", admin=True)
+    assert "22 tokens/s in the last reply" in engine_card(status, "en", admin=True, line=Live(0, Latest(7, 0.4, 21.7)))
+    told = engine_card(status, "en", admin=True, forecast=Forecast(169_000_000, 143_000_000, gpu=False))
+    assert "144 MB, predicted 169 MB before loading" in told

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.base import Dtype, EngineOptions, EngineState, EngineStatus
 from backend.fit.measured import Load
 from backend.fit.result import Fit, Memory, Verdict, Way
 from backend.hardware import Gpu, Hardware
@@ -24,9 +24,16 @@ def _fit(bits: int, *, device: str = "cpu", engine: str = "llamacpp", verdict: V
     return Fit(way, verdict, needs, {}, Message("fit.no"), 2048, tokens_per_s=200 / bits)
 
 
+def _told(
+    *ways: Precision, chosen: str = "auto", dtype: Dtype = "auto", computes: str = "llamacpp", has: bool = True
+) -> str:
+    options = EngineOptions(engine=chosen, dtype=dtype)
+    return precisions(ways, "en", chosen=options, computes=computes, has_llamacpp=has)
+
+
 def test_every_precision_says_what_it_takes_and_what_was_measured() -> None:
     held = Load("one", "w", 1, 850_000_000, tokens_per_s=22.4)
-    told = precisions([Precision(_fit(16)), Precision(_fit(8), held), Precision(_fit(4))], "en", has_llamacpp=True)
+    told = _told(Precision(_fit(16)), Precision(_fit(8), held), Precision(_fit(4)))
     rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", told)
     assert [name for name, _ in rows] == ["16-bit", "8-bit", "4-bit"]
     assert [row.split(" ·")[0] for _, row in rows] == ["1.6 GB", "800 MB", "400 MB"]
@@ -35,21 +42,35 @@ def test_every_precision_says_what_it_takes_and_what_was_measured() -> None:
     assert "Q4_K" in told
 
 
+def test_where_it_was_faster_than_memory_allows_no_bound_is_claimed() -> None:
+    held = Load("one", "w", 1, 850_000_000, tokens_per_s=6700.0)
+    assert "at most" in _told(Precision(_fit(16)))
+    told = _told(Precision(_fit(16), held))
+    assert "at most" not in told
+    assert "6,700 tokens/s" in told
+
+
 @pytest.mark.parametrize(
-    ("fit", "has", "word"),
+    ("device", "chosen", "dtype", "computes", "has", "word"),
     [
-        (_fit(8, device="cuda", engine=""), True, "LLM.int8"),
-        (_fit(8, engine=""), True, "cannot run this model"),
-        (_fit(8, engine=""), False, "pip install xllamacpp"),
+        ("cuda", "auto", "auto", "transformers", True, "LLM.int8"),
+        ("cpu", "auto", "auto", "llamacpp", True, "llama.cpp computes"),
+        ("cpu", "auto", "auto", "transformers", True, "cannot run this model"),
+        ("cpu", "auto", "float32", "transformers", True, "Transformers computes"),
+        ("cpu", "transformers", "auto", "transformers", True, "Transformers computes"),
+        ("cpu", "transformers", "auto", "transformers", False, "pip install xllamacpp"),
     ],
 )
-def test_what_fewer_bits_cost_depends_on_who_computes(fit: Fit, has: bool, word: str) -> None:
-    assert word in precisions([Precision(fit)], "en", has_llamacpp=has)
+def test_what_fewer_bits_cost_depends_on_who_computes(
+    device: str, chosen: str, dtype: Dtype, computes: str, *, has: bool, word: str
+) -> None:
+    told = _told(Precision(_fit(8, device=device)), chosen=chosen, dtype=dtype, computes=computes, has=has)
+    assert word in told
 
 
 def test_what_does_not_fit_says_so_and_nothing_known_says_nothing() -> None:
-    assert "Does not fit" in precisions([Precision(_fit(16, verdict=Verdict.NO))], "en", has_llamacpp=True)
-    assert precisions([], "en", has_llamacpp=True) == ""
+    assert "Does not fit" in _told(Precision(_fit(16, verdict=Verdict.NO)))
+    assert _told() == ""
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from backend.errors import SourceError
 from backend.fit.result import Outlook, Verdict
 from backend.plan import Plan, Step
+from backend.rates import Rates
 from backend.recipes import Part, Recipe
 from backend.text import Message
 from tests.ui.render.reading import Page
@@ -40,11 +41,18 @@ def test_a_card_says_what_a_person_needs_to_choose() -> None:
     assert page.facts() == {
         "Size on disk": "2.0 GB",
         "Download": "3.0 GB",
-        "Time to set up": "about 5 min",
+        "Time to set up": "about 5 min if the network gives 10.0 MB/s",
         "Languages": "English, Chinese, tlh",
         "Licence": "MIT",
     }
     assert page.one(cls="badge").text == "Start here"
+
+
+def test_a_time_that_rests_on_measurements_or_needs_no_network_has_no_if() -> None:
+    measured = replace(PLAN, rates=Rates(network_measured=True))
+    here = replace(PLAN, steps=(replace(PLAN.steps[0], downloads=0),))
+    for plan in (measured, here):
+        assert " if " not in draw(Offer(DEMO, plan)).facts()["Time to set up"]
 
 
 def test_what_is_not_known_is_said_to_be_unknown() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from backend.conversations import Conversations
 from backend.engines.attachable import Offer
 from backend.engines.base import EngineOptions, EngineState, EngineStatus, Lora, Sampling
-from backend.errors import Refused, UsageError
+from backend.errors import Refused, UsageError, WeightsError
 from ui.render.loras import lora_id
 from ui.views.chat import build_chat
 from ui.wiring.loras import LoraHandlers, folders, mixed, mixer, read_loras, read_strengths
@@ -108,7 +108,12 @@ class Machine:
 
     def attachable(self, model: str) -> tuple[Offer, ...]:
         self.asked.append(model)
-        return (Offer(Path("/adapters/<b>pirate"), 8200),)
+        return (Offer(Path("/adapters/<b>pirate"), 8200),) if model == "toy" else ()
+
+    def check_lora(self, model: str, folder: str) -> None:
+        """Refuse what is called "bad"."""
+        if Path(folder).name == "bad":
+            raise WeightsError("attach.replaces", name="<i>bad", count=2, names="embed_tokens")
 
 
 def request(*, admin: bool = True) -> gr.Request:
@@ -173,21 +178,45 @@ def test_a_page_begins_with_what_is_attached(machine: Machine, handlers: LoraHan
     assert json.loads(scales)["said"] == {lora_id("/adapters/story"): "0.5"}
     machine.now = ready(PIRATE)
     assert handlers.open(request())[0]["value"] == ["/adapters/pirate"]
+    machine.now = replace(ready(PIRATE), state=EngineState.LOADING)
+    assert handlers.open(request())[0]["value"] == ["/adapters/pirate"]
     machine.now = ready()
     assert handlers.open(request()) == (gr.skip(), gr.skip())
 
 
 def test_adapters_that_fit_are_offered_to_administrators(machine: Machine, handlers: LoraHandlers) -> None:
-    assert handlers.offer(request(), "toy")["choices"] == [("<b>pirate · 8.2 kB", "/adapters/<b>pirate")]
+    offered = handlers.offer(request(), "toy")
+    assert offered["choices"] == [("<b>pirate · 8.2 kB", "/adapters/<b>pirate")]
+    assert "Pick one" in offered["info"]
     for asked in (handlers.offer(request(admin=False), "toy"), handlers.offer(request(), None)):
         assert asked == gr.skip()
     assert machine.asked == ["toy"]
+    none = handlers.offer(request(), "other")
+    assert none["choices"] == []
+    assert none["info"].startswith("No LoRA on this machine fits")
 
 
 def test_strangers_choose_nothing(handlers: LoraHandlers) -> None:
     with pytest.raises(Refused):
-        handlers.choose(request(admin=False), ["/a"], "")
+        handlers.choose(request(admin=False), "toy", ["/a"], "")
 
 
 def test_each_chosen_adapter_gets_a_strength(handlers: LoraHandlers) -> None:
-    assert len(json.loads(handlers.choose(request(), ["/x/<b>"], ""))["said"]) == 1
+    kept, drawn = handlers.choose(request(), "toy", ["/x/<b>"], "")
+    assert kept == gr.skip()
+    assert len(json.loads(drawn)["said"]) == 1
+
+
+def test_an_adapter_that_cannot_be_attached_is_taken_off_and_it_is_said_why(
+    machine: Machine, handlers: LoraHandlers
+) -> None:
+    kept, drawn = handlers.choose(request(), "toy", ["/x/good", " /x/bad/ "], "")
+    assert kept["value"] == ["/x/good"]
+    assert "&lt;i&gt;bad" in rows(drawn)
+    assert list(json.loads(drawn)["said"]) == [lora_id("/x/good")]
+    assert handlers.choose(request(), "toy", ["/x/good"], drawn) == (gr.skip(), gr.skip())  # it was taken off
+    assert "bad" in rows(handlers.choose(request(), "toy", ["/x/good", "/x/bad"], drawn)[1])  # typed once more
+    assert "bad" not in rows(handlers.choose(request(), "toy", [], drawn)[1])
+    assert handlers.choose(request(), None, ["/x/bad"], "")[0] == gr.skip()  # no model to hold it against
+    machine.options = EngineOptions(loras=(Lora("/x/bad"),))  # the command line's own is the load's to judge
+    assert handlers.choose(request(), "toy", ["/x/bad"], "")[0] == gr.skip()

@@ -78,6 +78,12 @@ class Machine:
         return SimpleNamespace(current=lambda owner: kept)
 
     line: Line = field(default_factory=Line)
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+    @property
+    def prospects(self) -> Any:
+        """Automatic is llama.cpp on this machine."""
+        return SimpleNamespace(meant=lambda model, options: replace(options, engine="llamacpp"))
 
     def forecast(self, _: EngineStatus) -> None:
         """Nothing is foretold here."""
@@ -98,11 +104,6 @@ class Machine:
 
     def models_at(self, url: str) -> tuple[str, ...]:
         return ("one", "two", "th\nree")
-
-    def delete_model(self, model: str) -> None:
-        if self.now.model == model and self.now.state is not EngineState.OFF:
-            raise UsageError("library.in_use", name=model)
-        self.shelf = tuple(one for one in self.shelf if one.name != model)
 
 
 def request(*, admin: bool = True) -> gr.Request:
@@ -129,9 +130,15 @@ NAMES = ("controls", "options", "picker", "load", "unload", "card", "chat", "to_
 
 
 def named(outputs: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what changed, by name."""
-    row = dict(zip(NAMES, outputs, strict=True))
+    """Return what changed, by name; a fresh page's form comes after that."""
+    row = dict(zip(NAMES, outputs[: len(NAMES)], strict=True))
     return {name: value for name, value in row.items() if value != gr.skip()}
+
+
+def begun(handlers: ModelHandlers, *, admin: bool = True) -> dict[str, Any]:
+    """Return what a fresh page puts into the form."""
+    row = zip(handlers.form, handlers.open(request(admin=admin))[len(NAMES) :], strict=True)
+    return {name: update["value"] for name, update in row if update != gr.skip()}
 
 
 def prop(update: Any, name: str) -> Any:
@@ -233,26 +240,29 @@ def test_a_restart_and_a_sleep_are_told(machine: Machine, handlers: ModelHandler
     assert prop(asleep["unload"], "interactive") is True
 
 
-def test_deleting_asks_first_and_refuses_a_loaded_model(machine: Machine, handlers: ModelHandlers) -> None:
-    with pytest.raises(Refused):
-        handlers.delete(request(admin=False), "one", True)
-    with pytest.raises(UsageError):
-        handlers.delete(request(), None, True)
-    assert named(handlers.delete(request(), "one", False)) == {}
-    machine.now = EngineStatus(EngineState.READY, "one")
-    with pytest.raises(UsageError) as caught:
-        handlers.delete(request(), "one", True)
-    assert caught.value.key == "library.in_use"
-    assert [one.name for one in machine.shelf] == ["one", "two"]
-    changed = named(handlers.delete(request(), "two", True))
-    assert [value for _, value in prop(changed["picker"], "choices")] == ["one"]
+def test_a_fresh_page_begins_with_how_the_model_was_loaded(machine: Machine, handlers: ModelHandlers) -> None:
+    loaded = EngineOptions("transformers", bits=8, idle_minutes=1, gpus=(0, 1), max_gpu_memory=3 << 30)
+    for state in (EngineState.READY, EngineState.ASLEEP, EngineState.LOADING):
+        machine.now = EngineStatus(state, "one", loaded)
+        form = begun(handlers)
+        assert read_options({**FORM, **form}) == loaded
+        assert not form.keys() & {"loras", "lora_scales"}
+    machine.now = EngineStatus(EngineState.READY, "one", replace(loaded, engine="llamacpp"))
+    assert begun(handlers)["engine"] == "auto"  # what automatic comes down to; another model may need another engine
+    for status in (EngineStatus(), EngineStatus(EngineState.FAILED, "one", loaded)):
+        machine.now = status
+        assert begun(handlers) == {}
+    machine.now = EngineStatus(EngineState.READY, "one", loaded)
+    assert begun(handlers, admin=False) == {}
+    assert len(handlers.tick(request(), "", None)) == len(NAMES)  # an open page keeps what somebody chose in it
 
 
-def test_a_model_that_could_not_be_loaded_can_be_deleted(machine: Machine, handlers: ModelHandlers) -> None:
-    machine.now = EngineStatus(EngineState.FAILED, "one")
-    handlers.delete(request(), "one", True)
-    assert [one.name for one in machine.shelf] == ["two"]
-    assert machine.now.state is EngineState.OFF
+def test_a_fresh_page_shows_the_address_of_a_model_elsewhere(machine: Machine, handlers: ModelHandlers) -> None:
+    elsewhere = EngineOptions("remote", url="http://box:8000", remote_model="theirs")
+    machine.now = EngineStatus(EngineState.READY, "theirs", elsewhere)
+    assert read_options({**FORM, **begun(handlers)}) == elsewhere
+    row = dict(zip(handlers.form, handlers.open(request())[len(NAMES) :], strict=True))
+    assert [row[name]["visible"] for name in ("url", "remote_model")] == [True, True]
 
 
 def test_text_that_is_no_text_silences_nobody(machine: Machine, handlers: ModelHandlers) -> None:

@@ -38,7 +38,7 @@ def _handlers(machine: Hardware, given: EngineOptions) -> OptionHandlers:
         precisions=lambda model, options: [(fit, None) for fit in FITS],
         meant=lambda model, options: replace(options, engine="llamacpp") if options.engine == "auto" else options,
     )
-    status = EngineStatus(EngineState.READY, "one", EngineOptions(engine="llamacpp"))
+    status = EngineStatus(EngineState.READY, "one", replace(given, engine="llamacpp"))
     services: Any = SimpleNamespace(
         prospects=prospects, options=given, models=lambda: (ModelInfo("one", Path("one"), 10),),
         engine=SimpleNamespace(status=lambda: status),
@@ -74,6 +74,12 @@ def test_the_choices_are_explained_and_a_reload_is_foretold() -> None:
         handlers.foretell(request(admin=False), "one", **PLAIN)
 
 
+@pytest.mark.parametrize(("engine", "computes"), [("auto", True), ("llamacpp", True), ("transformers", False)])
+def test_what_fewer_bits_cost_is_said_of_the_chosen_engine(engine: str, *, computes: bool) -> None:
+    costs = _handlers(BARE, EngineOptions()).foretell(request(), "one", **{**PLAIN, "engine": engine})[0]
+    assert ("llama.cpp computes" in costs) is computes
+
+
 @pytest.mark.parametrize(
     ("engine", "bits", "asks"), [("transformers", 8, True), ("transformers", 16, False), ("auto", 8, False)]
 )
@@ -88,7 +94,7 @@ def test_loras_are_among_what_a_reload_changes() -> None:
     handlers, asked = _handlers(BARE, EngineOptions()), {**PLAIN, "bits": 4, "loras": ["/adapters/pirate"]}
     told = handlers.changes(request(), "one", **asked)
     assert "4-bit instead of 16-bit" in told
-    assert "New: pirate." in told
+    assert "LoRA to attach: pirate." in told
     assert handlers.foretell(request(), "one", **asked)[1] == told
     assert handlers.changes(request(), "gone", **asked) == ""
     assert handlers.forget(request()) == ""

@@ -111,7 +111,7 @@ def test_usage_and_reasons(real: Supervisor) -> None:
     assert (last.finish, last.tokens) == (Finish.LENGTH, 40)
     assert last.usage is not None
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (24, 40)
-    assert last.usage.tokens_per_s > 0
+    assert last.usage.decode_s > 0
     last = ask(real, "a" * 400, Sampling(temperature=0.0, max_new_tokens=5000))[-1]
     assert last.finish is Finish.CONTEXT
     assert last.usage is not None
