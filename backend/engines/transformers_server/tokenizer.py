@@ -34,9 +34,6 @@ def load_tokenizer(folder: ModelFolder) -> Any:
 
 
 def _apart(tokenizer: Any) -> ApartTokenizer:
-    model = tokenizer.backend_tokenizer.model
-    if hasattr(model, "_resize_cache"):  # of ten thousand words: where prompts are not split, tens of MB of whole lines
-        model._resize_cache(_CACHED_WORDS)
     return ApartTokenizer(tokenizer, Renderer())
 
 
@@ -53,6 +50,10 @@ def _mend_tokenizer(folder: ModelFolder, place: Path) -> None:
 def _read_tokenizer(place: Path, blamed: Path) -> Any:
     """Read the files in ``place``; if they are no good, the folder they were made from is to blame."""
     try:
-        return PreTrainedTokenizerFast.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+        read = PreTrainedTokenizerFast.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
     except Exception as problem:  # the parser of an untrusted file raises whatever it likes
         raise WeightsError("engine.bad_tokenizer", folder=str(blamed), what=str(problem)[:300]) from problem
+    model = read.backend_tokenizer.model
+    if hasattr(model, "_resize_cache"):  # of ten thousand words: where prompts are not split, tens of MB of whole lines
+        model._resize_cache(_CACHED_WORDS)
+    return read
