@@ -42,7 +42,7 @@ def test_loras_are_mixed_kept_and_taken_off(lora_app: RunningApp, open_page: Cal
     page.wait_for_selector("#lora-mix .lora")
     assert strengths(page, "#lora-mix") == [("pirate", "1", True), (NASTY, "1", True)]
     assert NASTY in page.locator("#engine dl.facts").inner_text()
-    page.locator("#lora-mix [type=number]").first.fill("0.5")
+    fill_for_good(page, "#lora-mix [type=number]", "0.5")  # the rows are drawn once more while the page gets ready
     page.locator("#lora-mix [type=checkbox]").last.click()
     assert page.locator("#lora-mix [type=range]").first.input_value() == "0.5"
     say(page, "Good morning")
