@@ -24,6 +24,7 @@ from backend.weights.lora_fit import check_lora
 _NAMED = 3  # tensors named in an error
 
 Matrix = NDArray[np.float32]
+Scales = tuple[float, ...]  # the strength of every attached adapter, in the order they were attached
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ class Attachable:
         Raises:
             WeightsError: a number in it is none, or a file is damaged.
         """
-        for name, pair in self.adapter.pairs.items():
-            yield name, *_matrices(name, pair)
-        self.check()
+        yield from self._read(self.adapter.pairs)
 
     def tables(self) -> Iterator[tuple[str, Matrix, Matrix]]:
         """Yield (word table, down [rank, words], up [width, rank]); the product is added turned round.
@@ -56,13 +55,12 @@ class Attachable:
         Raises:
             WeightsError: a number in it is none, or a file is damaged.
         """
-        for name, pair in self.adapter.embeds.items():
-            yield name, *_matrices(name, pair)
-        self.check()
+        yield from self._read(self.adapter.embeds)
 
-    def check(self) -> None:
-        """Make sure that what was read is what the file's checksums say."""
-        for record in self.adapter.records:
+    def _read(self, pairs: Mapping[str, LowRank]) -> Iterator[tuple[str, Matrix, Matrix]]:
+        for name, pair in pairs.items():
+            yield name, *_matrices(name, pair)
+        for record in self.adapter.records:  # what was read is what the file's checksums say
             record.finish()
 
 
@@ -109,7 +107,7 @@ def count_numbers(loras: Sequence[Lora]) -> int:
     return found
 
 
-def choose_scales(loras: Sequence[Lora], sampling: Sampling) -> tuple[float, ...]:
+def choose_scales(loras: Sequence[Lora], sampling: Sampling) -> Scales:
     """Return the strength of each attached adapter in one reply, in the order they were attached.
 
     Raises:

@@ -4,10 +4,10 @@
 
 Converts the model for llama.cpp (seconds, MB of weights a second, peak memory), then in every round loads each engine
 in its own process, through the same supervisor and HTTP as the app, and measures: load time, prefill of 512 tokens,
-decode of one request and of four together (while all four decode), and resident memory. Between the decodes memory is
-read as fast as it goes, so that the share of the bound, weights read per token over bandwidth, is of one moment; of
-both the best of a few tries counts. Only the ratios of one round mean something: neighbours change from minute to
-minute. Asserts no times.
+decode of one request and of four together (while all four decode), and resident memory. Before and after each decode
+memory is read as fast as it goes, so that the share of the bound, weights read per token over bandwidth, is of one
+moment. Rates are the best of a few tries, ratios the medians of what was measured within seconds. Only the ratios of
+one round mean something: neighbours change from minute to minute. Asserts no times.
 
 The aims: decode at 90 % of the bound; four requests together at least 1.5 times one.
 """
@@ -38,7 +38,7 @@ WAYS: Mapping[str, EngineOptions] = {
     "transformers-bfloat16": EngineOptions("transformers", "cpu", dtype="bfloat16"),
 }
 PREFILL, SHORT, NEW, TOGETHER = 512, 16, 64, 4
-TURNS = 3  # per load; the best of them counts, as it does of the readings of memory beside them
+TURNS = 5  # per load
 _READY_S = 600.0
 
 
@@ -98,15 +98,16 @@ def measure(engine: Supervisor, folder: Path, options: EngineOptions, weights: i
         reads.append(memory_rate() or 0.0)
     memory = engine.status().memory_bytes
     engine.unload()
-    one, four, rate = max(ones), max(fours), max(reads)
+    # One alone lies between the readings 2n and 2n + 1, four together come after.
+    shares = [one * weights / statistics.mean(reads[2 * turn :][:2]) for turn, one in enumerate(ones)]
     return {
         "load s": round(load, 1),
         "prefill tok/s": round(max(one.prompt_tokens / one.first_token_s for one in read if one), 1),
-        "decode tok/s": round(one, 2),
-        "GB/s": round(rate / 1e9, 1),
-        "% of bound": round(100 * one * weights / rate),
-        "four tok/s": round(four, 2),
-        "four / one": round(four / one, 2),
+        "decode tok/s": round(max(ones), 2),
+        "GB/s": round(statistics.median(reads) / 1e9, 1),
+        "% of bound": round(100 * statistics.median(shares)),
+        "four tok/s": round(max(fours), 2),
+        "four / one": round(statistics.median(four / one for four, one in zip(fours, ones, strict=True)), 2),
         "MB": round(memory / 1e6),
     }
 

@@ -12,11 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from backend.engines.adapters import Attachable, naming
+from backend.engines.adapters import Attachable, Scales, naming
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.gguf_adapter import adapter_bytes, write_gguf_adapter
-
-Scales = tuple[float, ...]
 
 
 def nbytes(adapters: Sequence[Attachable]) -> int:

@@ -10,9 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from backend.engines.adapters import choose_scales
+from backend.engines.adapters import Scales, choose_scales
 from backend.engines.base import Lora, Sampling
-from backend.engines.llamacpp_server.adapters import Gate, Scales, lora_fields
+from backend.engines.llamacpp_server.adapters import Gate, lora_fields
 from backend.engines.llamacpp_server.sampling import request_fields
 from backend.engines.llamacpp_server.seats import Seats
 from backend.errors import EngineError

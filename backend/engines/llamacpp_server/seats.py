@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.engines.llamacpp_server.adapters import Scales
+from backend.engines.adapters import Scales
 
 ANY = -1  # llama.cpp's word for a slot of its own choice
 

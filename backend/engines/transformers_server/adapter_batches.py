@@ -15,8 +15,9 @@ from transformers import LogitsProcessorList
 from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
 from transformers.generation.continuous_batching.requests import FutureRequestState, RequestState
 
+from backend.engines.adapters import Scales
 from backend.engines.base import Sampling
-from backend.engines.transformers_server.adapters import Batch, Scales, Step
+from backend.engines.transformers_server.adapters import Batch, Step
 
 _MOST_KNOWN = 4096  # mixtures of which a beginning is still recognised
 

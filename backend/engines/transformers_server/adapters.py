@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from torch.nn.functional import embedding, linear
 
-from backend.engines.adapters import Attachable, Matrix, choose_scales, naming
+from backend.engines.adapters import Attachable, Matrix, Scales, choose_scales, naming
 from backend.engines.base import Lora, Sampling
 from backend.errors import WeightsError
 from backend.weights.shape import HEAD
 
-Scales = tuple[float, ...]
 Segment = tuple[int, Scales]  # tokens that follow each other, and the strength of every adapter for them
 Part = tuple[int, Matrix, Matrix]  # of one layer: number of the adapter, down, up
-
 
 _REMEMBERED = ("self_attn.k_proj", "self_attn.v_proj")
 _MOST = 6e4  # no key or value of a model that works is as large; float16 ends at 65504

@@ -14,10 +14,11 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, LogitsProce
 from transformers.generation.continuous_batching.continuous_api import OutputRouter
 from transformers.generation.continuous_batching.requests import GenerationOutput
 
+from backend.engines.adapters import Scales
 from backend.engines.base import Sampling
 from backend.engines.memory import computation_failed
 from backend.engines.transformers_server.adapter_batches import Processors, keep_apart
-from backend.engines.transformers_server.adapters import Batch, Scales
+from backend.engines.transformers_server.adapters import Batch
 from backend.engines.transformers_server.sampling import PerRequestSampling
 from backend.engines.transformers_server.tokens import Mailbox, Reused, nobody
 from backend.errors import CriaError, EngineError, MachineError

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from backend.engines.adapters import Scales
 from backend.engines.base import Sampling
 from backend.engines.memory import computation_failed, is_out_of_memory
-from backend.engines.transformers_server.adapters import Batch, Scales, Step
+from backend.engines.transformers_server.adapters import Batch, Step
 from backend.engines.transformers_server.kept import KeptConversation
 from backend.engines.transformers_server.sampling import generate_options
 from backend.engines.transformers_server.tokens import Mailbox, Reused, nobody

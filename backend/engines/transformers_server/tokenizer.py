@@ -17,8 +17,6 @@ from backend.errors import WeightsError
 from backend.weights.templates import Template, detect_template
 from backend.weights.tokenizer import find_vocabulary, kept_template, write_tokenizer
 
-_CACHED_WORDS = 1000
-
 
 def load_tokenizer(folder: ModelFolder) -> Any:
     """Load the folder's tokenizer: ``tokenizer.json`` as it is, else one built and mended from ``tokenizer.model``.
@@ -54,6 +52,8 @@ def _read_tokenizer(place: Path, blamed: Path) -> Any:
     except Exception as problem:  # the parser of an untrusted file raises whatever it likes
         raise WeightsError("engine.bad_tokenizer", folder=str(blamed), what=str(problem)[:300]) from problem
     model = read.backend_tokenizer.model
-    if hasattr(model, "_resize_cache"):  # of ten thousand words: where prompts are not split, tens of MB of whole lines
-        model._resize_cache(_CACHED_WORDS)
+    # It would keep ten thousand words for every thread that comes by. Llama's prompts are one word, and take 8 kB each:
+    # hundreds of MB in a day. Without them 185,000 characters are cut in 0.11 s instead of 0.07.
+    if hasattr(model, "_resize_cache"):
+        model._resize_cache(0)
     return read

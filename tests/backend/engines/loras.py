@@ -1,8 +1,9 @@
 """LoRAs for the tiny model, and what a merge makes of them: the truth that attaching is held against."""
 
+import asyncio
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.backend.engines import tiny
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GREEDY = {"temperature": 0.0, "max_new_tokens": 24}
 Strengths = Sequence[tuple[Path, float]]
+Truth = dict[tuple[int, str], str]  # what a merge answers, by number of the mixture and question
 
 
 def write_adapter(
@@ -56,6 +58,15 @@ def write_table_adapter(folder: Path, *, rank: int = 4) -> Path:
     return write_adapter(folder, targets=("down_proj",), rank=rank, extra=tables)
 
 
+def three_adapters(place: Path) -> dict[str, Path]:
+    """Return adapters by name: of every layer; rank-stabilised and of the last layer; of the word table."""
+    return {
+        "ada": write_adapter(place / "ada"),
+        "bob": write_adapter(place / "bob", seed=2, rank=8, targets=("q_proj", "lm_head"), use_rslora=True),
+        "words": write_table_adapter(place / "words"),
+    }
+
+
 def merged(base: Path, folder: Path, loras: Strengths) -> Path:
     """Return a model folder with adapters merged into it, one after the other."""
     checkpoint = open_checkpoint(base)
@@ -78,3 +89,24 @@ async def reply(generator: Generator, question: str, sampling: Sampling) -> str:
     """Return one whole reply."""
     prompt = generator.prepare([ChatMessage("user", question)], sampling)
     return "".join([step.text async for step in generator.generate(prompt, sampling)])
+
+
+def answers(folders: Sequence[Path], questions: Sequence[str], load: Callable[[Path], Generator]) -> Truth:
+    """Return what each model answers to each question; no two of them the same."""
+    found: Truth = {}
+    for number, folder in enumerate(folders):
+        generator = load(folder)
+        found |= {(number, question): asyncio.run(reply(generator, question, mix())) for question in questions}
+        generator.close()
+    assert len(set(found.values())) == len(found)
+    return found
+
+
+def merge_each(
+    base: Path, place: Path, adapters: Mapping[str, Path], mixes: Sequence[Mapping[str, float]]
+) -> list[Path]:
+    """Return a folder for each mixture of adapters, merged into the base."""
+    return [
+        merged(base, place / f"m{number}", [(adapters[name], scale) for name, scale in scales.items()])
+        for number, scales in enumerate(mixes)
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -263,6 +264,23 @@ def test_the_child_gets_no_proxy_no_token_and_no_hub() -> None:
     assert child["OMP_WAIT_POLICY"] == "ACTIVE"
     assert "CUDA_VISIBLE_DEVICES" not in child_environment(own, None)
     assert child_environment({}, ())["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked for large pages")
+def test_the_child_asks_for_large_pages() -> None:
+    """Seen in what Linux says about the place that malloc gave."""
+    program = (
+        "import ctypes, pathlib\n"
+        "libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p; at = libc.malloc(ctypes.c_size_t(64 << 20))\n"
+        "for line in pathlib.Path('/proc/self/smaps').read_text().splitlines():\n"
+        "    if not line.split()[0].endswith(':'):\n"
+        "        begin, end = (int(half, 16) for half in line.split()[0].split('-'))\n"
+        "    elif line.startswith('VmFlags:') and begin <= at < end:\n"
+        "        print('hg' in line.split())\n"
+    )
+    for own, asked in ({}, "True"), ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "False"):
+        child = child_environment(own, None)
+        assert subprocess.check_output([sys.executable, "-c", program], env=child, text=True).strip() == asked
 
 
 def test_the_supervisor_never_imports_torch() -> None:

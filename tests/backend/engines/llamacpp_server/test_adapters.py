@@ -16,7 +16,7 @@ from backend.engines.llamacpp_server.adapters import Gate, lora_fields, write_ad
 from backend.errors import WeightsError
 from backend.weights.gguf_adapter import write_gguf_adapter
 from backend.weights.opening import open_checkpoint
-from tests.backend.engines.loras import merged, mix, reply, write_adapter, write_table_adapter
+from tests.backend.engines.loras import Truth, answers, merge_each, mix, reply, three_adapters
 
 LONG = "a b c " * 30
 QUESTIONS = ("hello", LONG)
@@ -26,36 +26,27 @@ MIXES = ({}, {"ada": 1.0}, {"bob": 0.5}, {"words": 1.0}, {"ada": 0.5, "bob": 1.0
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return adapters by name: of every layer; rank-stabilised and of the last layer; of the word table."""
-    place = tmp_path_factory.mktemp("adapters")
-    return {
-        "ada": write_adapter(place / "ada"),
-        "bob": write_adapter(place / "bob", seed=2, rank=8, targets=("q_proj", "lm_head"), use_rslora=True),
-        "words": write_table_adapter(place / "words"),
-    }
+    return three_adapters(tmp_path_factory.mktemp("adapters"))
+
+
+def load(folder: Path, *loras: Path) -> Generator:
+    options = EngineOptions(engine="llamacpp", loras=tuple(Lora(str(one)) for one in loras))
+    return loading.load(Readiness(folder, options))
 
 
 @pytest.fixture(scope="module")
 def attached(tiny_folder: Path, adapters: dict[str, Path]) -> Iterator[Generator]:
     """Return the tiny model with all adapters attached."""
-    loras = tuple(Lora(str(one)) for one in adapters.values())
-    generator = loading.load(Readiness(tiny_folder, EngineOptions(engine="llamacpp", loras=loras)))
+    generator = load(tiny_folder, *adapters.values())
     yield generator
     generator.close()
 
 
 @pytest.fixture(scope="module")
-def truth(
-    tiny_folder: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[int, str], str]:
+def truth(tiny_folder: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """Return what merged models answer, by mixture and question."""
-    place, found = tmp_path_factory.mktemp("merged"), {}
-    for number, scales in enumerate(MIXES):
-        folder = merged(tiny_folder, place / f"m{number}", [(adapters[name], scale) for name, scale in scales.items()])
-        generator = loading.load(Readiness(folder, EngineOptions(engine="llamacpp")))
-        found |= {(number, question): asyncio.run(reply(generator, question, mix())) for question in QUESTIONS}
-        generator.close()
-    assert len(set(found.values())) == len(found)
-    return found
+    folders = merge_each(tiny_folder, tmp_path_factory.mktemp("merged"), adapters, MIXES)
+    return answers(folders, QUESTIONS, load)
 
 
 def begun(words: str) -> str:
@@ -63,7 +54,7 @@ def begun(words: str) -> str:
     return words[:6]
 
 
-def test_each_mixture_says_what_its_merge_says(attached: Generator, truth: dict[tuple[int, str], str]) -> None:
+def test_each_mixture_says_what_its_merge_says(attached: Generator, truth: Truth) -> None:
     said = {}
     assert len({begun(words) for words in truth.values()}) == len(truth)
     for _ in range(2):  # the second time after others, whose cache is of no use

@@ -21,7 +21,7 @@ from backend.engines.transformers_server.text_generator import TextGenerator
 from backend.errors import EngineError
 from backend.weights.opening import open_checkpoint
 from tests.backend.engines import tiny
-from tests.backend.engines.loras import merged, mix, reply, write_adapter, write_table_adapter
+from tests.backend.engines.loras import Truth, answers, merge_each, mix, reply, three_adapters, write_adapter
 
 LONG = "a b c " * 30  # several pages of cache
 QUESTIONS = ("hello", LONG)
@@ -40,12 +40,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return adapters by name: of every layer; rank-stabilised and of the last layer; of the word table."""
-    place = tmp_path_factory.mktemp("adapters")
-    return {
-        "ada": write_adapter(place / "ada"),
-        "bob": write_adapter(place / "bob", seed=2, rank=8, targets=("q_proj", "lm_head"), use_rslora=True),
-        "words": write_table_adapter(place / "words"),
-    }
+    return three_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 def load(folder: Path, *loras: Path, **options: Any) -> Any:
@@ -62,29 +57,20 @@ def attached(tiny_folder: Path, adapters: dict[str, Path]) -> Iterator[Generator
 
 
 @pytest.fixture(scope="module")
-def truth(
-    tiny_folder: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[int, str], str]:
+def truth(tiny_folder: Path, adapters: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Truth:
     """Return what merged models answer, by mixture and question."""
-    place, found = tmp_path_factory.mktemp("merged"), {}
-    for number, scales in enumerate(MIXES):
-        generator = load(
-            merged(tiny_folder, place / f"m{number}", [(adapters[name], scale) for name, scale in scales.items()])
-        )
-        found |= {(number, question): asyncio.run(reply(generator, question, mix())) for question in QUESTIONS}
-        generator.close()
-    assert len(set(found.values())) == len(found)
-    return found
+    folders = merge_each(tiny_folder, tmp_path_factory.mktemp("merged"), adapters, MIXES)
+    return answers(folders, QUESTIONS, load)
 
 
-def test_each_mixture_says_what_its_merge_says(attached: Generator, truth: dict[tuple[int, str], str]) -> None:
+def test_each_mixture_says_what_its_merge_says(attached: Generator, truth: Truth) -> None:
     """One after the other on one engine: each finds the same beginning computed under another mixture before."""
     for _ in range(2):  # the second time, under its own
         for (number, question), words in truth.items():
             assert asyncio.run(reply(attached, question, mix(**MIXES[number]))) == words, (number, question)
 
 
-def test_different_adapters_are_one_batch(attached: Any, truth: dict[tuple[int, str], str]) -> None:
+def test_different_adapters_are_one_batch(attached: Any, truth: Truth) -> None:
     async def crowd() -> list[str]:
         return await asyncio.gather(*(reply(attached, question, mix(**MIXES[number])) for number, question in truth))
 
@@ -94,9 +80,7 @@ def test_different_adapters_are_one_batch(attached: Any, truth: dict[tuple[int, 
     assert steps < tokens / 2  # one step makes a token for each of several
 
 
-def test_one_at_a_time_says_the_same(
-    tiny_folder: Path, adapters: dict[str, Path], attached: Any, truth: dict[tuple[int, str], str]
-) -> None:
+def test_one_at_a_time_says_the_same(tiny_folder: Path, adapters: dict[str, Path], attached: Any, truth: Truth) -> None:
     checkpoint, options = open_checkpoint(tiny_folder), EngineOptions(device="cpu", dtype="float32")
     placement = loading.place(loading.need_of(checkpoint, 512), options, loading.look_around())
     model = loading.load_model(checkpoint, options, placement, loading.ReadBytes(Readiness(tiny_folder, options)))

@@ -4,12 +4,15 @@ import asyncio
 import json
 import math
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from backend.engines.base import ChatMessage, EngineOptions, Finish, Sampling
@@ -256,18 +259,41 @@ def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
         load_tokenizer(open_folder(folder))
 
 
-def test_a_lone_sentencepiece_file_with_empty_special_tokens_is_mended(tmp_path: Path) -> None:
+def _demo_tokenizer(folder: Path) -> Any:
+    """Return the demo's, from nothing but SentencePiece's files."""
     from backend.engines.folder import ModelFolder, open_folder
     from backend.engines.transformers_server.tokenizer import load_tokenizer
 
-    upload = tmp_path / "upload"
+    upload = folder / "upload"
     upload.mkdir()
     for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(ASSETS / "demo" / "delta" / name, upload)
-    opened = open_folder(tiny.write_model(tmp_path / "m"))
+    opened = open_folder(tiny.write_model(folder / "m"))
     shape = replace(opened.checkpoint.shape, vocab=2400)
     checkpoint = replace(opened.checkpoint, folder=upload, shape=shape)
-    tokenizer = load_tokenizer(ModelFolder(checkpoint, 512, (2,), ()))
+    return load_tokenizer(ModelFolder(checkpoint, 512, (2,), ()))
+
+
+def test_prompts_are_not_remembered(tmp_path: Path) -> None:
+    """Each would take 8 kB, in every thread anew."""
+    tokenizer, process = _demo_tokenizer(tmp_path), psutil.Process()
+
+    def cut(number: int) -> None:
+        for turn in range(1500):
+            tokenizer(f"{number} {turn}: what is a shard, and why is the sky blue above all of them?")
+
+    cut(0)
+    before = process.memory_info().rss
+    for number in (1, 2):
+        thread = threading.Thread(target=cut, args=(number,))
+        thread.start()
+        thread.join()
+    cut(3)
+    assert process.memory_info().rss - before < 4e6
+
+
+def test_a_lone_sentencepiece_file_with_empty_special_tokens_is_mended(tmp_path: Path) -> None:
+    tokenizer = _demo_tokenizer(tmp_path)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
     ids = tokenizer("Hello! 你好</s>", add_special_tokens=False)["input_ids"]
     assert ids[-1] == 2
