@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from backend.ram import ram
+
 PACKAGES = ("torch", "transformers", "accelerate", "bitsandbytes", "xllamacpp", "gradio", "huggingface_hub")
 
 
@@ -74,31 +76,6 @@ def _cpu_name() -> str | None:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or None
-
-
-def _cgroup_limit() -> int | None:
-    """Return the memory limit of this container in bytes; None where there is none."""
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(Path(name).read_text(encoding="ascii").strip())
-            if limit < 1 << 60:
-                return limit
-    return None
-
-
-def _memory() -> tuple[int | None, int | None]:
-    """Return (total, available) RAM in bytes, within a container's limit."""
-    try:
-        memory = psutil.virtual_memory()
-    except (OSError, RuntimeError):
-        return None, None
-    limit = _cgroup_limit()
-    if limit is None or limit >= memory.total:
-        return memory.total, memory.available
-    used = 0
-    with contextlib.suppress(OSError, ValueError):
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    return limit, min(memory.available, max(0, limit - used))
 
 
 def disk_space(path: Path) -> tuple[int | None, int | None]:
@@ -199,14 +176,14 @@ def anonymous(hardware: Hardware) -> Hardware:
 
 def probe(disk_path: Path) -> Hardware:
     """Look at the machine now; ``disk_path`` is where models will go (it need not exist yet). Takes milliseconds."""
-    ram_total, ram_free = _memory()
+    memory = ram()
     disk_total, disk_free = disk_space(disk_path)
     driver = _ask_driver()
     return Hardware(
         cpu=_cpu_name(),
         cores=os.cpu_count(),
-        ram_total=ram_total,
-        ram_free=ram_free,
+        ram_total=memory.total,
+        ram_free=memory.free,
         disk_path=disk_path,
         disk_total=disk_total,
         disk_free=disk_free,

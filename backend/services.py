@@ -152,6 +152,7 @@ class Services:
         ``instead_of`` is a stopped job that is deleted once the new one has begun; its room counts as free.
 
         Raises:
+            JobError: ``again.old_stays``: it has begun, but the old one could not be removed, or not all of it.
             CriaError: it cannot be started; nothing was changed.
         """
         exact, _ = self.examine(wanted)
@@ -163,7 +164,11 @@ class Services:
         check_plan(exact, machine, self.settings.models_dir)
         job = self.jobs.start(exact, environment=self._environment(choice))
         if old is not None:
-            self.jobs.delete(old.id)
+            try:
+                self.jobs.delete(old.id)
+            except (CriaError, OSError) as problem:
+                what = problem.params.get("what", old.id) if isinstance(problem, CriaError) else problem.strerror
+                raise JobError("again.old_stays", name=exact.name, what=what or str(problem)) from problem
         return job
 
     def resume(

@@ -25,13 +25,27 @@
     /** What there is to draw; the server has escaped it. */
     rows: (value) => read(value).rows ?? '',
 
-    /** `keep`: what was typed outlasts a redrawing, by row. */
+    /** What was typed outlasts a redrawing: until the server draws the same because it was sent, with `keep` for good. */
     strengths(element, props, watch, keep) {
-      const typed = new Map();
+      const typed = new Map(Object.entries(read(props.value).said ?? {})); // said before the tab was left, for example
       const rows = () => [...element.querySelectorAll('[data-lora]')];
       const tell = () => {
         const said = Object.fromEntries(rows().map((row) => [row.dataset.lora, parts(row)[1].value]));
         props.value = JSON.stringify({...read(props.value), said});
+      };
+      /** Rows are redrawn in place: an input that was touched would go on saying what it said of another row. */
+      const show = (row) => {
+        const number = parts(row)[1];
+        const drawn = number.getAttribute('value');
+        const own = typed.get(row.dataset.lora) ?? drawn;
+        if (!keep && Number(own) === Number(drawn)) typed.delete(row.dataset.lora);
+        if (number.value !== own) number.value = own;
+        follow(number);
+      };
+      const redrawn = () => {
+        const there = new Set(rows().map((row) => row.dataset.lora));
+        if (!keep) [...typed.keys()].filter((one) => !there.has(one)).forEach((one) => typed.delete(one));
+        rows().forEach(show);
       };
       element.addEventListener('input', (event) => {
         const row = event.target.closest('[data-lora]');
@@ -40,19 +54,11 @@
         typed.set(row.dataset.lora, parts(row)[1].value);
         tell();
       });
-      // Rows are redrawn in place: an input that somebody has touched would go on saying what it said of another row.
       watch('value', () => {
-        if (!keep) typed.clear();
-        for (const row of rows()) {
-          const [on, number, slider] = parts(row);
-          on.checked = on.hasAttribute('checked');
-          for (const one of [number, slider]) one.value = one.getAttribute('value');
-          if (!typed.has(row.dataset.lora)) continue;
-          number.value = typed.get(row.dataset.lora);
-          follow(number);
-        }
-        if (keep) tell();
+        redrawn();
+        if (keep || typed.size) tell();
       });
+      redrawn();
     },
   });
 })();

@@ -13,8 +13,7 @@
     requestAnimationFrame(() => { clearTimeout(late); setTimeout(done); });
   });
 
-  /** Wait until what was given out is drawn. Between updates a slow browser gets as much time again for all else; the first
-   * text, which comes after the question, does not wait for that. */
+  /** Wait until what was given out is drawn. Between updates a slow browser gets as much time again for all else. */
   const drawn = async (rests) => {
     const before = performance.now();
     await frame();
@@ -54,7 +53,8 @@
     let over = false;
     const words = new TextEncoder();
     const give = (out) => {
-      if (drawing || over || !held.length) return;
+      // The question, the first text and the end wait for nothing.
+      if ((drawing && held.every((one) => one.joins)) || over || !held.length) return;
       const text = held.map((one) => (one.joined ? `data: ${JSON.stringify(one.one)}` : one.text));
       const rests = held.every((one) => one.joins);
       held = [];

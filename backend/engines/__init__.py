@@ -29,6 +29,7 @@ class EngineKind:
     programs: tuple[str, ...] = ()  # that must be installed, here or in an environment of their own
     cpu_only: bool = False
     attaches: bool = False  # it computes with LoRAs that are not merged
+    mixes: bool = True  # those at any strength, several at once; if not: one, as it was trained
     opens_gguf: bool = False  # it loads a ready-made GGUF file
 
 
@@ -48,7 +49,7 @@ ENGINES: Mapping[str, EngineKind] = {
         attaches=True,
         opens_gguf=True,
     ),
-    "vllm": EngineKind("backend.engines.relay.vllm", has_family=True, programs=("vllm",)),
+    "vllm": EngineKind("backend.engines.relay.vllm", has_family=True, programs=("vllm",), attaches=True, mixes=False),
     "remote": EngineKind("backend.engines.relay.remote", computes=False, is_remote=True),
     "echo": EngineKind("backend.engines.echo", computes=False),
 }

@@ -19,7 +19,8 @@ from backend.errors import UsageError, WeightsError
 from backend.weights.adapter import Adapter, LowRank, open_adapter
 from backend.weights.checkpoint import Checkpoint, Tensor
 from backend.weights.dtypes import all_finite, to_float32
-from backend.weights.lora_fit import check_lora
+from backend.weights.lora_fit import OTHER_FAMILY, check_kind, check_lora
+from backend.weights.shape import EMBED, HEAD
 
 _NAMED = 3  # tensors named in an error
 
@@ -34,6 +35,17 @@ class Attachable:
     name: str
     scale: float
     adapter: Adapter = field(repr=False)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The tensors of the model that it adds to."""
+        return (*self.adapter.pairs, *self.adapter.embeds)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every layer has the one rank and the one strength that the settings begin with."""
+        settings = self.adapter.settings
+        return not (settings.ranks or settings.alphas)
 
     @property
     def numbers(self) -> int:
@@ -86,7 +98,8 @@ def open_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> tuple[Attachabl
     Raises:
         WeightsError: no adapter, one for another model, or one that only a merge can apply.
     """
-    return tuple(_open(checkpoint, lora) for lora in loras)
+    base = check_kind(checkpoint) if loras else checkpoint
+    return tuple(_open(base, lora) for lora in loras)
 
 
 @contextmanager
@@ -107,6 +120,15 @@ def count_numbers(loras: Sequence[Lora]) -> int:
     return found
 
 
+def change_words(loras: Sequence[Lora]) -> bool:
+    """Tell whether an adapter adds to a word table; those that cannot be opened are left out: loading says why."""
+    for lora in loras:
+        with suppress(WeightsError, OSError):
+            if {EMBED, HEAD} & {*Attachable(lora.name, lora.scale, open_adapter(Path(lora.folder))).places}:
+                return True
+    return False
+
+
 def choose_scales(loras: Sequence[Lora], sampling: Sampling) -> Scales:
     """Return the strength of each attached adapter in one reply, in the order they were attached.
 
@@ -123,6 +145,19 @@ def choose_scales(loras: Sequence[Lora], sampling: Sampling) -> Scales:
             raise UsageError("attach.unknown" if known else "attach.none", name=name[:120], known=listed[:300])
         _check_scale(name, scale)
     return tuple(wanted.get(name, 0.0) for name in known)
+
+
+def choose_alone(loras: Sequence[Lora], sampling: Sampling) -> str | None:
+    """Return the one adapter that an engine which neither mixes nor weighs them should use, None for the base alone.
+
+    Raises:
+        UsageError: a name that is not attached, several at once, or another strength than 1.
+    """
+    on = [(lora.name, scale) for lora, scale in zip(loras, choose_scales(loras, sampling), strict=True) if scale]
+    if len(on) > 1 or any(scale != 1.0 for _, scale in on):
+        said = ", ".join(f"{name}={scale:g}" for name, scale in on)
+        raise UsageError("attach.alone", asked=said[:300])
+    return on[0][0] if on else None
 
 
 def _check_scale(name: str, scale: float) -> None:
@@ -143,7 +178,10 @@ def _open(checkpoint: Checkpoint, lora: Lora) -> Attachable:
     if stretched:
         raise _only_merged("attach.dora", lora, stretched)
     with naming(lora.name):
-        check_lora(checkpoint, adapter)
+        _, notes = check_lora(checkpoint, adapter)
+    other = next((note for note in notes if note.key == OTHER_FAMILY), None)
+    if other is not None:  # equal sizes, other weights: whatever it would say is nonsense
+        raise WeightsError("attach.other_family", name=lora.name[:120], **other.params)
     return Attachable(lora.name, lora.scale, adapter)
 
 
@@ -154,7 +192,7 @@ def _only_merged(key: str, lora: Lora, names: Sequence[str]) -> WeightsError:
 def _changed(checkpoint: Checkpoint, whole: Mapping[str, Tensor]) -> Iterator[str]:
     """Yield the whole tensors that are not the model's own: PEFT saves an untouched word table beside its layers."""
     for name, theirs in whole.items():
-        ours = checkpoint.get(name)
+        ours = checkpoint.get(EMBED if name == HEAD and HEAD not in checkpoint else name)
         if ours is None or ours.shape != theirs.shape or not _same(ours, theirs):
             yield name
 

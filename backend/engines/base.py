@@ -186,6 +186,7 @@ class EngineStatus:
     computed_tokens: int = 0  # since this process began
     cache_used: int = 0  # tokens of cache
     cache_total: int = 0
+    short: int = 0  # replies that ended for want of memory since this process began, which goes on
     restarts: int = 0  # of this load
     restarted_at: float = 0.0  # seconds since the epoch, of the last restart
     restarted_after: CriaError | None = None

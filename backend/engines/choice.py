@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from backend.engines import AUTO, ENGINES, USUAL
+from backend.engines.adapters import change_words
 from backend.engines.base import EngineOptions
 from backend.engines.folder import ModelFolder, open_folder
 from backend.errors import WeightsError
@@ -71,6 +72,8 @@ def _why_not(folder: ModelFolder, options: EngineOptions) -> Message | None:
         form = check_convertible(folder.checkpoint)
     except WeightsError as problem:
         return Message(_INSTEAD.get(problem.key, _UNKNOWN), problem.params)
+    if form.size.tie and change_words(options.loras):
+        return Message("gguf.instead.tied")
     if options.context > form.longest:
         return Message("gguf.instead.context", {"most": form.longest})
     if len(folder.eos) > MOST_ENDS:

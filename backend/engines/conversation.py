@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend.engines.base import ChatMessage
+from backend.engines.memory import is_out_of_memory, out_of_memory
 from backend.errors import ContextFull, CriaError, EngineError
 
 _MARGIN = 2  # some tokenizers make one space of many, and other characters fewer
@@ -19,6 +20,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[ChatMessage], context: int = 0
 
     Raises:
         EngineError: the template refused the conversation.
+        MachineError: memory ran out.
         ContextFull: it is so long that there is no need to count: a million tokens take a quarter of a minute.
     """
     longest = getattr(tokenizer, "longest", 0)  # characters of a token
@@ -37,4 +39,6 @@ def _rendered(tokenizer: Any, messages: Sequence[ChatMessage]) -> str:
     except CriaError:
         raise
     except Exception as problem:  # the template is the model's own program: anything may come
+        if is_out_of_memory(problem):  # in here: the template itself runs in a process of its own
+            raise out_of_memory(problem) from problem
         raise EngineError("engine.template_refused", what=str(problem)[:300]) from problem

@@ -21,6 +21,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.active = 0
+        self.short = 0  # replies that ended for want of memory
         self._line: deque[asyncio.Future[None]] = deque()
         self._steps: deque[tuple[float, int]] = deque()
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from backend.engines import EngineKind
-from backend.engines.adapters import open_loras
+from backend.engines.adapters import naming, open_loras
 from backend.engines.base import EngineOptions
 from backend.errors import UsageError, WeightsError
 from backend.library import RECORD
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.disk import read_json
+from backend.weights.gguf_adapter import check_places
+from backend.weights.gguf_kinds import check_convertible
 from backend.weights.gguf_ready import ReadyGguf, holds_ready, open_ready, stated_context
 from backend.weights.huggingface import open_huggingface
 
@@ -107,8 +109,21 @@ def weights_bytes(folder: Path, options: EngineOptions, kind: EngineKind) -> int
         return check_ready(folder, options).bytes
     opened = open_folder(folder)
     wanted_context(opened, options.context)
-    open_loras(opened.checkpoint, options.loras)
+    _check_attached(opened.checkpoint, options, kind)
     return opened.checkpoint.nbytes
+
+
+def _check_attached(checkpoint: Checkpoint, options: EngineOptions, kind: EngineKind) -> None:
+    """Make sure that an engine can compute with these adapters beside the model."""
+    attached = open_loras(checkpoint, options.loras)
+    if kind.opens_gguf and attached:
+        form = check_convertible(checkpoint)
+        for lora in attached:
+            with naming(lora.name):
+                check_places(form, lora.places)
+    uneven = next((lora.name for lora in attached if not lora.is_even), None)
+    if uneven is not None and not kind.mixes:
+        raise UsageError("attach.uneven", name=uneven[:120], engine=options.engine)
 
 
 def small_json(path: Path) -> Mapping[str, Any]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import cast
 
+from backend.engines.adapters import Scales
 from backend.engines.base import ChatEngine, ChatMessage, EngineStatus, Finish, Piece, Sampling, Usage, Waiting
+from backend.engines.mixtures import mixture
 from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
 from backend.engines.tally import Latest, Tally
 from backend.errors import EngineError
@@ -59,6 +61,7 @@ class Line:
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
         self._places: Counter[str] = Counter()
         self._numbers = count(1)
+        self._mixture: Scales = ()  # of those who were called last
 
     @property
     def waiting(self) -> int:
@@ -81,8 +84,8 @@ class Line:
         """
         return Seat(self, engine, who, kind=PROGRAM if program else CHAT, place=place)
 
-    def join(self, who: str, kind: str, *, slots: int, place: str = "") -> Ticket:
-        """Queue up.
+    def join(self, who: str, kind: str, *, slots: int, place: str = "", mixture: Scales = ()) -> Ticket:
+        """Queue up. ``mixture``: only replies of the same are under way together.
 
         Raises:
             EngineError: this asker or this place has enough under way, or too many wait already.
@@ -98,7 +101,7 @@ class Line:
         if len(rota.waiting) >= (limits.programs_waiting if kind == PROGRAM else limits.waiting):
             self.tally.refused("queue_full")
             raise EngineError("engine.queue_full", waiting=len(rota.waiting))
-        ticket = Ticket(who, kind, next(self._numbers), place)
+        ticket = Ticket(who, kind, next(self._numbers), place, mixture)
         rota.join(ticket)
         self._places[place] += 1
         self._turns[ticket] = asyncio.get_running_loop().create_future()
@@ -129,9 +132,11 @@ class Line:
         rota = self._rota
         for_programs = slots - max(1, slots // 4) if slots > 1 else slots
         while self.busy < slots:
-            ticket = rota.call(programs=rota.by_kind[PROGRAM] < for_programs)
+            beside = self._mixture if self.busy else None
+            ticket = rota.call(programs=rota.by_kind[PROGRAM] < for_programs, beside=beside)
             if ticket is None:
                 return
+            self._mixture = ticket.mixture
             self._turns[ticket].set_result(None)
 
 
@@ -151,10 +156,11 @@ class Seat:
 
         Raises:
             EngineError: too many requests, or as the engine says.
-            ContextFull: as the engine says.
+            ContextFull, UsageError: as the engine says.
         """
         line, began = self._line, time.monotonic()
-        ticket = line.join(self._who, self._kind, slots=self._slots(), place=self._place)
+        wanted = mixture(self.status().options, sampling)
+        ticket = line.join(self._who, self._kind, slots=self._slots(), place=self._place, mixture=wanted)
         told = _Told()
         try:
             while not line.turn(ticket).done():

@@ -14,6 +14,7 @@ from typing import IO
 import psutil
 
 TAIL_LINES = 50
+LAST_LINES = 8  # that stand in an error
 KEPT = 5  # log files of engines that are gone
 _LINE_LIMIT = 2000  # bytes kept together; a longer line is several: progress bars never end theirs
 _FILE_LIMIT = 10_000_000  # bytes written to the file
@@ -53,7 +54,7 @@ class EngineLog:
         """Return the last lines."""
         return tuple(self._lines)
 
-    def last_words(self, lines: int = 8) -> str:
+    def last_words(self, lines: int = LAST_LINES) -> str:
         """Return the last lines as text to put after a sentence: each on a line of its own; empty if there are none."""
         return "".join(f"\n{line}" for line in list(self._lines)[-lines:])
 

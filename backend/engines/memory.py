@@ -3,13 +3,32 @@
 Knows nothing about what to do about it.
 """
 
+import contextlib
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
 from backend.errors import CriaError, EngineError, MachineError
 
-# torch on a GPU and on a CPU, and NumPy. The words are all that crosses threads and processes.
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate", "outofmemoryerror")
-_MEMORY_KEYS = frozenset(
-    ("ops.out_of_memory", "engine.no_room_ram", "engine.no_room_gpu", "engine.no_room_cap", "engine.no_room_cache")
-)
+# torch on a GPU and on a CPU, NumPy, Python, C++, C and llama.cpp. Words are all that crosses threads and processes.
+_WORDS = (
+    "out of memory", "can't allocate memory", "not enough memory", "unable to allocate", "outofmemoryerror",
+    "memoryerror", "bad_alloc", "cannot allocate memory", "failed to allocate", "failed to map segment",
+    "can't start new thread",
+)  # fmt: skip
+_KILL = 9  # SIGKILL, which Windows has no name for
+_MEMORY_KEYS = frozenset((
+    "ops.out_of_memory", "engine.no_room_ram", "engine.no_room_gpu", "engine.no_room_cap", "engine.no_room_cache",
+    "starved.killed", "starved.ended", "starved.wanted",
+))  # fmt: skip
+# "Tried to allocate 2.00 GiB", "failed to allocate buffer of size 4096"
+_WANTED = re.compile(r"allocate (?:a )?(?:\w+ )?(?:buffer of size )?(\d+(?:\.\d+)?)\b ?([KMG]i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_STAMP = re.compile(r"^[\d.]+ [A-Z] +")  # of a line of llama.cpp's log
+_VAGUE = frozenset(("gguf.refused", "engine.computation_failed", "error.unexpected"))
+_SILENT = frozenset(("engine.hung", "engine.stalled", "engine.no_start"))
+_COUNTERS = Path("/proc/vmstat")
 
 
 def is_out_of_memory(problem: BaseException | str) -> bool:
@@ -23,6 +42,9 @@ def is_out_of_memory(problem: BaseException | str) -> bool:
 def out_of_memory(problem: BaseException | str) -> MachineError:
     """Return the error to show for a lack of memory."""
     what = problem if isinstance(problem, str) else str(problem) or type(problem).__name__
+    wanted = _WANTED.search(what)
+    if wanted is not None:  # the rest is of no use to anybody who does not know the library
+        return MachineError("starved.wanted", bytes=round(float(wanted[1]) * _UNITS[(wanted[2] or "").lower()]))
     return MachineError("ops.out_of_memory", what=what[:300])
 
 
@@ -34,6 +56,47 @@ def computation_failed(problem: BaseException | str) -> CriaError:
     return EngineError("engine.computation_failed", what=what[:300])
 
 
+def ended_by(code: int, log: str, *, killed_before: int) -> EngineError:
+    """Return why a process ended with an exit code, or by a signal (less than zero): for want of memory, or otherwise.
+
+    ``log`` is what it said last; ``killed_before``: ``killed_processes`` when it began.
+    """
+    if code == -_KILL and killed_processes() > killed_before:
+        return EngineError("starved.killed", log=log)
+    if code != -_KILL and is_out_of_memory(log):
+        return EngineError("starved.ended", log=log)
+    if code < 0:
+        return EngineError("engine.killed", signal=_signal_name(-code), log=log)
+    return EngineError("engine.died", code=code, log=log)
+
+
+def killed_processes() -> int:
+    """Return how many processes Linux has ended since it started because memory had run out; 0 where nobody counts."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _COUNTERS.read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def explained(error: CriaError, log: Sequence[str]) -> CriaError:
+    """Return the error that a failed engine reports, or a better one: llama.cpp itself does not say why it gives up
+    other than in its log, whose last lines are ``log``."""
+    if error.key in _VAGUE:
+        for line in filter(is_out_of_memory, log):  # the first one comes closest to the cause
+            return out_of_memory(_STAMP.sub("", line))
+    return error
+
+
 def memory_was_short(error: CriaError) -> bool:
     """Tell whether less memory would have helped. SIGKILL from nobody we know is what Linux does when RAM runs out."""
+    if error.key in _SILENT and is_out_of_memory(str(error.params.get("log", ""))):
+        return True
     return error.key in _MEMORY_KEYS or (error.key == "engine.killed" and error.params.get("signal") == "SIGKILL")

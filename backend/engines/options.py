@@ -1,8 +1,8 @@
 """Which load options can work together on which machine. Pure functions; knows nothing about processes or models."""
 
 from backend.engines import AUTO, USUAL, find_engine, require_packages
-from backend.engines.adapters import check_loras
-from backend.engines.base import EngineOptions
+from backend.engines.adapters import check_loras, choose_alone
+from backend.engines.base import EngineOptions, Sampling
 from backend.engines.relay.address import check_url
 from backend.errors import UsageError
 from backend.hardware import Gpu, Hardware
@@ -22,6 +22,8 @@ def check_options(options: EngineOptions, hardware: Hardware) -> None:
     check_loras(options)
     if options.loras and not kind.attaches:
         raise UsageError("attach.engine", engine=options.engine)
+    if not kind.mixes:
+        choose_alone(options.loras, Sampling())
     if kind.is_remote:
         check_url(options.url)
     if kind.programs and options.device in ("cpu", "mps"):

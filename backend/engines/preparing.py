@@ -6,6 +6,7 @@ it says so, and whoever started it starts another. Knows nothing about what a pr
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,9 @@ class Preparing:
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(THREADS, "prepare")
+        every = threading.Barrier(THREADS)
+        for _ in range(THREADS):  # all threads now: where memory is short, one that cannot start is waited for in vain
+            self._pool.submit(every.wait)
         self._open: dict[Future[object], float] = {}  # what runs, and when it should have come back
 
     async def run(self, work: Callable[[], T]) -> T:

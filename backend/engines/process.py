@@ -22,6 +22,7 @@ import psutil
 
 from backend.engines.client import Endpoint
 from backend.engines.log import EngineLog
+from backend.engines.memory import ended_by, killed_processes
 from backend.errors import EngineError
 from backend.settings import ROOT
 
@@ -79,7 +80,7 @@ class EngineProcess:
         self.dismissed = False  # it ended because we wanted it to
         self._has_family = has_family
         self._fault: tuple[str, float] | None = None  # why it was given up, and after how many seconds
-        key = secrets.token_urlsafe(32)
+        key, self._killed_before = secrets.token_urlsafe(32), killed_processes()
         # A run-time child of this very interpreter: the environment is read here only to be handed on.
         self._child = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -130,9 +131,7 @@ class EngineProcess:
         if code is None:
             return None
         self.log.wait()
-        if code < 0:
-            return EngineError("engine.killed", signal=_signal_name(-code), log=self.log.last_words())
-        return EngineError("engine.died", code=code, log=self.log.last_words())
+        return ended_by(code, self.log.last_words(), killed_before=self._killed_before)
 
     async def why_lost(self, error: EngineError) -> EngineError:
         """Return a better error for a broken connection: usually the child has just died, and its log says why.
@@ -232,13 +231,6 @@ def _holds_memory(one: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return bool(one.is_running() and one.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
 
 
 def gpu_memory(pids: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

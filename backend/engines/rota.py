@@ -9,18 +9,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from backend.engines.adapters import Scales
+
 CHAT, PROGRAM = "chat", "program"
 WEIGHTS = {CHAT: 4.0, PROGRAM: 1.0}
 
 
 @dataclass(eq=False)
 class Ticket:
-    """One request: who asks, of which kind, a number that grows with every request, and where it comes from."""
+    """One request: who asks, of which kind, a number that grows with every request, where it comes from, and what must
+    be the same of those that are answered beside it.
+    """
 
     who: str
     kind: str
     number: int
     place: str = ""
+    mixture: Scales = ()
 
 
 @dataclass
@@ -46,14 +51,20 @@ class Rota:
         """Return how many requests somebody has under way or waiting."""
         return self.active[who] + sum(ticket.who == who for ticket in self.waiting)
 
-    def call(self, *, programs: bool = True) -> Ticket | None:
-        """Call the next one; ``programs`` says whether there is room for one of them."""
+    def call(self, *, programs: bool = True, beside: Scales | None = None) -> Ticket | None:
+        """Call the next one; ``programs`` says whether there is room for one of them.
+
+        ``beside``: the mixture that is being computed. Who has another waits until that is over, and so do all behind:
+        else those who ask for it one after the other would keep everybody else waiting for ever.
+        """
         kinds = [kind for kind in WEIGHTS if (programs or kind == CHAT) and self._has(kind)]
         if not kinds:
             return None
         start, kind = min((max(self._now, self._finish.get(kind, 0.0)), kind) for kind in kinds)
-        self._now, self._finish[kind] = start, start + 1 / WEIGHTS[kind]
         ticket = min((one for one in self.waiting if one.kind == kind), key=self._rank)
+        if beside is not None and ticket.mixture != beside:
+            return None
+        self._now, self._finish[kind] = start, start + 1 / WEIGHTS[kind]
         self._order = None
         self.waiting.remove(ticket)
         self._calls += 1

@@ -23,6 +23,7 @@ from backend.engines import protocol
 from backend.engines.base import EngineState, Finish, Usage
 from backend.engines.desk import Desk
 from backend.engines.generator import Generator, Prompt, Readiness, Step
+from backend.engines.memory import memory_was_short
 from backend.engines.preparing import Preparing
 from backend.errors import CriaError, EngineError, UsageError, unexpected
 
@@ -76,6 +77,7 @@ def build_app(readiness: Readiness, key: str) -> FastAPI:
         return {
             "active": desk.active,
             "waiting": desk.waiting,
+            "short": desk.short,
             "tokens_per_s": round(desk.tokens_per_s(), 3),
             "slots": readiness.generator.slots if readiness.generator else 0,
             "rss_bytes": psutil.Process().memory_info().rss,
@@ -189,9 +191,13 @@ class _Reply:
         async with self._desk.slot(self._generator.slots):
             stream = self._generator.generate(self._prompt, self._body.sampling())
             async with contextlib.aclosing(stream) as steps:  # type: ignore[type-var] # every generator here has aclose
-                async for step in steps:
-                    self._measure(step)
-                    yield step
+                try:
+                    async for step in steps:
+                        self._measure(step)
+                        yield step
+                except CriaError as error:
+                    self._desk.short += memory_was_short(error)
+                    raise
 
     def _measure(self, step: Step) -> None:
         self._prompt_tokens = step.prompt_tokens or self._prompt_tokens

@@ -218,7 +218,9 @@ class Supervisor:
             status = watcher.look()
             if status is not None:
                 total = status.total_bytes or self._turns.status().total_bytes
-                self._turns.set(plan.turn, recovery.restarts.on(replace(status, total_bytes=total)))
+                shown = recovery.restarts.on(replace(status, total_bytes=total))
+                offer = shown.offer or (self._smaller(plan) if status.short else None)
+                self._turns.set(plan.turn, replace(shown, offer=offer))
             if watcher.ready and self._fall_asleep(plan):
                 return
             time.sleep(READY_POLL_S if watcher.ready else LOADING_POLL_S)
@@ -256,9 +258,11 @@ class Supervisor:
         self._turns.set(plan.turn, replace(status, restarts=last.restarts))
 
     def _offer(self, plan: Plan, error: CriaError) -> EngineOptions | None:
+        return self._smaller(plan) if memory_was_short(error) else None
+
+    def _smaller(self, plan: Plan) -> EngineOptions | None:
         context, quantises = self._turns.status().context, not holds_ready(plan.folder)
-        short = memory_was_short(error)
-        return smaller(plan.options, plan.machine, context, quantises=quantises) if short else None
+        return smaller(plan.options, plan.machine, context, quantises=quantises)
 
     def _fall_asleep(self, plan: Plan) -> bool:
         """End the process if nobody has asked for anything in so many minutes; tell whether that was done."""

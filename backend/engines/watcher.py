@@ -16,6 +16,8 @@ import httpx
 
 from backend.engines import EngineKind
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.log import LAST_LINES
+from backend.engines.memory import explained
 from backend.engines.process import EngineProcess, gpu_memory
 from backend.engines.pulse import Pulse
 from backend.errors import error_from_json
@@ -86,7 +88,7 @@ class Watcher:
         plan, process = self._plan, self._process
         health = self._json("/health")
         if health.get("error"):
-            raise error_from_json(health["error"])
+            raise explained(error_from_json(health["error"]), process.log.tail()[-LAST_LINES:])
         state = EngineState(health["state"])
         self.ready = self.ready or state is EngineState.READY
         figures = self._json("/stats") if state is EngineState.READY else {}
@@ -118,6 +120,7 @@ class Watcher:
             computed_tokens=int(figures.get("computed_tokens", 0)),
             cache_used=int(figures.get("cache_used", 0)),
             cache_total=int(figures.get("cache_total", 0)),
+            short=int(figures.get("short", 0)),
             returning=plan.returning,
         )
 

@@ -1,5 +1,5 @@
-"""Telling generations of Llama apart that have the same shapes, from a model's settings: a delta or LoRA for one gives
-nonsense on the other. Knows nothing about weights.
+"""Telling models apart that have the same shapes, generations of Llama and families, from their settings and names: a
+delta or LoRA for one gives nonsense on the other. Knows nothing about weights.
 
 Source of the values: the config.json and params.json files of the releases.
 """
@@ -23,6 +23,8 @@ _NAMES: tuple[tuple[str, Generation], ...] = (
     ("decapodaresearch", "LLaMA 1"),
     ("huggyllama", "LLaMA 1"),
 )
+# What the names of models call the families whose layers may be of one size: Llama 3 8B and Mistral 7B are.
+_FAMILIES = ("llama", "mistral", "qwen", "gemma")
 _BILLIONS = re.compile(r"(?<![0-9.])(\d{1,3}(?:\.\d{1,2})?)b(?![a-z0-9])")
 _BILLIONS_SLACK = 0.3  # "7B" has 6.7, "1B" 1.24, "33B" 32.5
 
@@ -52,6 +54,14 @@ def named_generation(name: str) -> Generation | None:
     """Return the generation that the name of a model tells, or None. Good for a hint, not for a decision."""
     plain = re.sub(r"[^a-z0-9]", "", re.sub(r"\d+(\.\d+)?b(?![a-z0-9])", "", name.lower()))
     return next((found for part, found in _NAMES if part in plain), None)
+
+
+def other_family(name: str, kind: str) -> str | None:
+    """Return the family that the name of a model tells, if it is one alone and not that of ``kind``, a model_type."""
+    last = re.split(r"[/\\]", name.lower().rstrip("/\\"))[-1]  # of a path: "LLaMA-Factory/mistral" is no Llama
+    named = [family for family in _FAMILIES if family in last]
+    own = next((family for family in _FAMILIES if kind.startswith(family)), None)
+    return named[0].capitalize() if own and len(named) == 1 and named[0] != own else None
 
 
 def named_size(name: str, parameters: int) -> str | None:

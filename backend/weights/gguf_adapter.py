@@ -17,7 +17,7 @@ from backend.weights.checkpoint import Checkpoint, Tensor
 from backend.weights.gguf_kinds import Form, check_convertible
 from backend.weights.gguf_layout import to_gguf_layout
 from backend.weights.partial import check_room, writing
-from backend.weights.shape import EMBED
+from backend.weights.shape import EMBED, HEAD
 from backend.weights.split import pairs_from_halves
 
 Matrix = NDArray[np.float32]
@@ -31,6 +31,17 @@ _TURNED = ("attn_q.weight", "attn_k.weight")
 def adapter_bytes(numbers: int) -> int:
     """Return the bytes that so many numbers take."""
     return _ITEM * numbers
+
+
+def check_places(form: Form, sources: Iterable[str]) -> None:
+    """Make sure that llama.cpp can add to these tensors of a model.
+
+    Raises:
+        WeightsError: the two uses of its one word table would have to differ.
+    """
+    shared = next((name for name in sources if name in (EMBED, HEAD)), None)
+    if form.size.tie and shared is not None:
+        raise WeightsError("attach.tied", name=shared)
 
 
 def write_gguf_adapter(checkpoint: Checkpoint, products: Iterable[Product], path: Path) -> None:
@@ -63,6 +74,7 @@ def write_gguf_adapter(checkpoint: Checkpoint, products: Iterable[Product], path
 
 def _parts(product: Product, names: dict[str, str], form: Form) -> Iterator[tuple[str, NDArray[np.float16]]]:
     source, down, up = product
+    check_places(form, [source])
     name = names.get(source)
     if name is None:
         raise WeightsError("attach.no_module", name=source[:120])

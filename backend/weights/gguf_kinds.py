@@ -207,6 +207,7 @@ def _phi3(config: Mapping[str, Any], size: Dimensions) -> tuple[Rope, Mapping[st
 
 
 def _gemma2(config: Mapping[str, Any], size: Dimensions) -> tuple[Rope, Mapping[str, Any]]:
+    _check(size.tie, config, "tie_word_embeddings")  # it has no place for a second word table, for Gemma 3 it has
     caps = {key: config.get(key, usual) for key, usual in (("attn_logit_softcapping", 50.0),
                                                           ("final_logit_softcapping", 30.0))}  # fmt: skip
     for key, value in caps.items():

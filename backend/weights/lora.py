@@ -13,12 +13,13 @@ from backend.text import Message
 from backend.weights import arithmetic
 from backend.weights.adapter import Adapter, LowRank, open_adapter
 from backend.weights.adapter_config import FILE as SETTINGS
+from backend.weights.as_is import AsIs
 from backend.weights.cast import cast_tensor
 from backend.weights.checkpoint import Checkpoint, Tensor
 from backend.weights.dtypes import Array
-from backend.weights.lora_fit import check_lora
+from backend.weights.lora_fit import check_kind, check_lora
 from backend.weights.partial import hash_file
-from backend.weights.shape import EMBED, HEAD
+from backend.weights.shape import EMBED, HEAD, Shape
 
 # A product of a few rows takes another path through the matrix library and rounds differently, one of 16 rows or more
 # does not: blocks of 64, counted from the first row, give the same bits whatever slab was asked for.
@@ -34,15 +35,15 @@ def add_lora(checkpoint: Checkpoint, adapter_folder: Path, *, scale: float | Non
     Raises:
         WeightsError: the adapter is for another model, or cannot be folded exactly.
     """
-    adapter = open_adapter(adapter_folder)
+    checkpoint, adapter = check_kind(checkpoint), open_adapter(adapter_folder)
     rows, warnings = check_lora(checkpoint, adapter)
     strength = 1.0 if scale is None else scale
-    before = checkpoint.llama
+    before = checkpoint.shape
     tensors = {name: _folded(name, checkpoint[name], adapter, strength) for name in checkpoint}
     notes = [*checkpoint.notes, *adapter.notes, *warnings]
-    untied = before.tie and HEAD in adapter.whole
-    if untied:  # trained apart, so they stay apart
-        tensors[HEAD] = cast_tensor(adapter.whole[HEAD], checkpoint[EMBED].dtype, name=HEAD)
+    untied = HEAD not in checkpoint and (HEAD in adapter.names or EMBED in adapter.embeds)
+    if untied:  # trained apart, so they stay apart: what is added to one of them, PEFT never adds to the other
+        tensors[HEAD] = _folded(HEAD, _replaced(EMBED, checkpoint[EMBED], adapter), adapter, strength)
         notes.append(Message("lora.found.untied"))
     if rows > before.vocab:
         notes.append(Message("weights.found.vocabulary_grows", {"before": before.vocab, "after": rows}))
@@ -54,13 +55,20 @@ def add_lora(checkpoint: Checkpoint, adapter_folder: Path, *, scale: float | Non
     return replace(
         checkpoint,
         tensors=tensors,
-        shape=replace(before, vocab=rows, tie=before.tie and not untied),
+        shape=_shape(before, rows, untied=untied),
         files=(*checkpoint.files, adapter.file),
         doing="weights.doing.add_lora",
         notes=tuple(notes),
         made_of=(*checkpoint.made_of, f"+lora*{strength}", _identity(adapter)),
         checks=(*checkpoint.checks, *(record.finish for record in adapter.records)),
     )
+
+
+def _shape(before: Shape, rows: int, *, untied: bool) -> Shape:
+    after = replace(before, vocab=rows, tie=before.tie and not untied)
+    if isinstance(after, AsIs) and untied:
+        return replace(after, config={**after.config, "tie_word_embeddings": False})
+    return after
 
 
 def _identity(adapter: Adapter) -> str:
@@ -70,14 +78,17 @@ def _identity(adapter: Adapter) -> str:
 
 
 def _folded(name: str, tensor: Tensor, adapter: Adapter, strength: float) -> Tensor:
-    if name in adapter.whole:
-        tensor = cast_tensor(adapter.whole[name], tensor.dtype, name=name)
+    tensor = _replaced(name, tensor, adapter)
     if name in adapter.tokens:
         rows, values = adapter.tokens[name]
         return _with_rows(tensor, rows, cast_tensor(values, tensor.dtype, name=name))
     if name in adapter.pairs:
         return _add(tensor, adapter.pairs[name], strength)
     return _add_turned(tensor, adapter.embeds[name], strength) if name in adapter.embeds else tensor
+
+
+def _replaced(name: str, tensor: Tensor, adapter: Adapter) -> Tensor:
+    return cast_tensor(adapter.whole[name], tensor.dtype, name=name) if name in adapter.whole else tensor
 
 
 def _add(base: Tensor, pair: LowRank, strength: float) -> Tensor:

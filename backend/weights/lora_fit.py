@@ -7,14 +7,17 @@ Sources: huggingface/peft (what it does with each part), ymcui/Chinese-LLaMA-Alp
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from backend.errors import WeightsError
 from backend.text import Message
 from backend.weights.adapter import Adapter
+from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint
 from backend.weights.disk import label, read_at
-from backend.weights.generation import generation, named_generation, named_size
+from backend.weights.generation import generation, named_generation, named_size, other_family
+from backend.weights.huggingface import differ
 from backend.weights.known_adapters import (
     AFTER_CHINESE_LLAMA_PLUS,
     CHINESE_ALPACA_ROWS,
@@ -23,15 +26,34 @@ from backend.weights.known_adapters import (
     ON_LLAMA,
 )
 from backend.weights.partial import hash_file
-from backend.weights.shape import EMBED, HEAD
+from backend.weights.shape import EMBED, HEAD, ModelShape
 from backend.weights.tokenizer import read_vocabulary
 
 _SAMPLE_BYTES = 65_536
+# Kinds (model_type) whose layers are linear ones with an adapter's names: what holds for Llama's holds for theirs.
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3")
+OTHER_FAMILY = "lora.found.other_family"
 _LAYER = re.compile(r"model\.layers\.(\d+)\..+_proj\.weight")
 
 
+def check_kind(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a model that a LoRA may belong to, without the copy of a word table that is shared anyway.
+
+    Raises:
+        WeightsError: its kind is none that LoRAs can be added to here.
+    """
+    shape = checkpoint.shape
+    if isinstance(shape, AsIs) and shape.kind not in KINDS:
+        raise WeightsError("lora.kind", kind=shape.kind[:60], known=", ".join(KINDS))
+    if EMBED not in checkpoint:
+        raise WeightsError("weights.tensor_missing", name=EMBED)
+    if not shape.tie or HEAD not in checkpoint or differ(checkpoint[EMBED], checkpoint[HEAD]):
+        return checkpoint
+    return replace(checkpoint, tensors={name: tensor for name, tensor in checkpoint.items() if name != HEAD})
+
+
 def check_lora(checkpoint: Checkpoint, adapter: Adapter) -> tuple[int, list[Message]]:
-    """Return the vocabulary rows of the result, and what should be said about it.
+    """Return the vocabulary rows of the result, and what should be said about it. The model comes from ``check_kind``.
 
     Raises:
         WeightsError: another model, the wrong order, the same adapter again, rows that would have to be invented.
@@ -65,11 +87,8 @@ def _samples(path: Path, size: int) -> tuple[bytes, ...]:
 
 def _check_places(checkpoint: Checkpoint, adapter: Adapter) -> None:
     """Make sure that every tensor of the adapter has its place, and every module that it should bring is there."""
-    tied = checkpoint.llama.tie
     for name in adapter.names:
-        if tied and name in (EMBED, HEAD) and (name in adapter.pairs or name in adapter.embeds):
-            raise WeightsError("lora.tied", name=name)
-        if name in checkpoint or (tied and name == HEAD):
+        if name in checkpoint or name == HEAD:  # where there is none, the words going in and coming out share a table
             continue
         if name.endswith(".bias") and f"{name.removesuffix('.bias')}.weight" in checkpoint:
             raise WeightsError("lora.no_bias", name=name)
@@ -126,7 +145,7 @@ def _rows(checkpoint: Checkpoint, adapter: Adapter) -> int:
     for name in (EMBED, HEAD):
         if name not in adapter.whole:
             continue
-        found, wanted = adapter.whole[name].shape, (checkpoint.llama.vocab, checkpoint.llama.hidden)
+        found, wanted = adapter.whole[name].shape, checkpoint[EMBED].shape
         if found[1:] != wanted[1:]:
             raise _misfit(name, found, wanted, checkpoint=checkpoint, base=adapter.settings.base)
         if (found[0], wanted[0]) == (CHINESE_LLAMA_ROWS, CHINESE_ALPACA_ROWS):
@@ -134,7 +153,7 @@ def _rows(checkpoint: Checkpoint, adapter: Adapter) -> int:
         if found[0] < wanted[0]:
             raise WeightsError("weights.adapter_fewer_rows", name=name, rows=found[0], base=wanted[0])
     embed, head = (_shape_after(name, checkpoint, adapter)[0] for name in (EMBED, HEAD))
-    if embed != head and (HEAD in checkpoint or HEAD in adapter.whole):
+    if embed != head and (HEAD in checkpoint or HEAD in adapter.names):
         raise WeightsError("weights.adapter_one_sided", embed=embed, head=head)
     return embed
 
@@ -152,7 +171,7 @@ def _order_notes(checkpoint: Checkpoint, adapter: Adapter, rows: int) -> Iterato
     """Tell a Chinese-Alpaca that needs Chinese-LLaMA-Plus before it. Only where its rows and rank leave that open is
     the file hashed: a gigabyte takes seconds, and there the answer is worth hours.
     """
-    before = checkpoint.llama.vocab
+    before = checkpoint.shape.vocab
     if rows != CHINESE_ALPACA_ROWS or before >= CHINESE_LLAMA_ROWS or adapter.rank <= FIRST_GENERATION_RANK:
         return
     base, sha256 = adapter.settings.base, ""
@@ -167,9 +186,14 @@ def _order_notes(checkpoint: Checkpoint, adapter: Adapter, rows: int) -> Iterato
 
 
 def _base_notes(checkpoint: Checkpoint, adapter: Adapter) -> Iterator[Message]:
-    ours, theirs = generation(checkpoint.llama), named_generation(adapter.settings.base)
+    shape, base = checkpoint.shape, adapter.settings.base
+    kind = shape.kind if isinstance(shape, AsIs) else "llama"
+    family = other_family(base, kind)
+    if family is not None:
+        yield Message(OTHER_FAMILY, {"base": base, "theirs": family, "ours": kind})
+    ours, theirs = generation(shape) if isinstance(shape, ModelShape) else None, named_generation(base)
     if ours and theirs and ours != theirs:
-        yield Message("lora.found.other_generation", {"base": adapter.settings.base, "theirs": theirs, "ours": ours})
+        yield Message("lora.found.other_generation", {"base": base, "theirs": theirs, "ours": ours})
 
 
 def _tokenizer_notes(adapter: Adapter, rows: int) -> Iterator[Message]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from backend import hardware
+from backend import ram
 from backend.hardware import Gpu, probe
 
 
@@ -100,7 +100,7 @@ def test_a_process_that_is_gone_has_no_name(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_container_limit_counts_as_the_memory_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_cgroup_limit", lambda: 1_000_000_000)
+    monkeypatch.setattr(ram, "limits", lambda: iter([(1_000_000_000, 0)]))
     found = probe(tmp_path)
     assert found.ram_total == 1_000_000_000
     assert found.ram_free is not None

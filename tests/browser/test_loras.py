@@ -42,12 +42,18 @@ def test_loras_are_mixed_kept_and_taken_off(lora_app: RunningApp, open_page: Cal
     page.wait_for_selector("#lora-mix .lora")
     assert strengths(page, "#lora-mix") == [("pirate", "1", True), (NASTY, "1", True)]
     assert NASTY in page.locator("#engine dl.facts").inner_text()
-    fill_for_good(page, "#lora-mix [type=number]", "0.5")  # the rows are drawn once more while the page gets ready
+    second = open_page(lora_app, ready=True, context=page.context)
+    second.wait_for_selector("#lora-mix .lora")
+    second.fill("#lora-mix .lora:last-child [type=number]", "0.25")  # and does not send it
+    page.fill("#lora-mix [type=number]", "0.5")
     page.locator("#lora-mix [type=checkbox]").last.click()
     assert page.locator("#lora-mix [type=range]").first.input_value() == "0.5"
     say(page, "Good morning")
     wait_figures(page)
     assert page.locator("#chat small.figures").inner_text().startswith("with pirate × 0.5 · ")
+    second.wait_for_function("() => document.querySelector('#lora-mix [type=number]').value === '0.5'")
+    assert strengths(second, "#lora-mix") == [("pirate", "0.5", True), (NASTY, "0.25", True)]
+    second.close()
 
     page.reload()
     page.wait_for_selector("#lora-mix .lora")

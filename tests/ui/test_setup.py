@@ -1,6 +1,8 @@
 """The Setup tab's events over real jobs and plans: what each button does, for whom, and what stands in its way."""
 
 import asyncio
+import errno
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from backend.conversations import Conversations
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
 from backend.errors import JobError, MachineError, Refused, SourceError
 from backend.hardware import Hardware
+from backend.jobs.manager import PLAN
 from backend.jobs.presence import Presence
 from backend.jobs.view import JobState
 from backend.recipes import Recipe
@@ -383,6 +386,31 @@ def test_what_cannot_begin_again_stays_as_it_was(settings: Settings, monkeypatch
     assert view.id == visitor.shown[visitor.view.at_job] != first
     plan = world.jobs.plan(view.id)
     assert (plan.name, plan.delta, plan.dtype, plan.keep_sources) == ("mine", "builtin:demo/delta", "float16", False)
+
+
+def test_beginning_again_goes_on_where_the_old_one_cannot_be_removed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(settings, acting.failing)
+    visitor = world.visit()
+    visitor.start("mine", "builtin:demo/base", "builtin:demo/delta", "", "mine", "", "float16", "", "", keep=False)
+    assert world.ended() is JobState.FAILED
+    first = world.jobs.views()[0].id
+    visitor.tick()
+
+    def busy(folder: Path) -> None:
+        next(one for one in folder.iterdir() if one.name != PLAN).unlink()
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", busy)
+        with pytest.raises(JobError, match=r"mine has begun again.*resource busy"):
+            visitor.press("anew", first)
+    assert {view.id for view in world.jobs.views()} > {first}
+    world.jobs.join()
+    visitor.press("delete", first)
+    (view,) = world.jobs.views()
+    assert (view.model, view.state) == ("mine", JobState.FAILED)
 
 
 def test_what_stands_in_the_way_of_the_one_button_is_shown_on_the_receipt(settings: Settings) -> None:

@@ -71,7 +71,7 @@ def _paces(status: EngineStatus, language: str, line: Live) -> dict[str, str]:
         speed = say(language, "chat.engine.rate", rate=status.tokens_per_s)
     return {
         "speed": speed,
-        "first": say(language, "engineui.waited", seconds=first) if first else "",
+        "first": say(language, "engineui.waited", seconds=first) if first >= 0.05 else "",  # else it would say 0.0
         "queue": say(language, "chat.engine.requests", active=status.active, waiting=status.waiting + line.waiting),
     }
 

@@ -1,4 +1,5 @@
-"""What has happened to the engine: that it was restarted and why, that it sleeps, and the smaller way to load it.
+"""What has happened to the engine: that it was restarted and why, that it sleeps, that memory was short, and the
+smaller way to load it.
 
 Knows nothing about gradio or about how engines work.
 """
@@ -22,6 +23,8 @@ def engine_news(status: EngineStatus, language: str, *, admin: bool) -> str:
         why = tell(language, Message(said.key, {**said.params, "log": ""}) if admin else Message("ui.for_admins.say"))
         at = time.strftime("%H:%M", time.localtime(status.restarted_at))
         news += remark(say(language, "ops.restarted", time=at, why=why), kind="warn")
+    if status.short:
+        news += remark(say(language, "starved.short", count=status.short), kind="warn")
     return news + (_offer(status, language) if admin else "")
 
 

@@ -14,6 +14,7 @@ from backend.text import has
 from ui.i18n import label
 
 FAST_S, SLOW_S = 0.5, 3.0
+BUSY = "busy"  # what ``shown`` says while a page streams: nobody else may redraw the conversation
 GIB = 1 << 30
 REMOTE = "remote"  # the engine whose model is on another server
 # The card's one button reports what it means; the card is redrawn in place, so the listener is the card's.

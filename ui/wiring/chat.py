@@ -21,13 +21,12 @@ from ui.access import language, owner, place
 from ui.render.chat import WAITING, bubble, bubbles, mark, queued, typed
 from ui.shell import SETUP_TAB, Shell, open_tab
 from ui.streaming import Pacer, paced
-from ui.views.chat import FAST_S, ChatView
+from ui.views.chat import BUSY, FAST_S, ChatView
 from ui.wiring.loras import LoraHandlers, mixed
 from ui.wiring.model import ModelHandlers
 from ui.wiring.options import OptionHandlers
 
 PAGE = 60  # messages in the widget; the model always gets all of them
-BUSY = "busy"  # what ``shown`` says while this page streams: nobody else may redraw the conversation
 _SETTLE_S, _SETTLE_STEP_S = 2.0, 0.05
 
 

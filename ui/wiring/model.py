@@ -15,11 +15,11 @@ from backend.errors import UsageError
 from backend.library import ModelInfo
 from backend.services import Services
 from backend.text import say
-from ui.access import is_admin, language, require_admin
+from ui.access import is_admin, language, owner, require_admin
 from ui.render.chat import greeting, questions
 from ui.render.engine import engine_card
 from ui.shell import Shell
-from ui.views.chat import FAST_S, GIB, REMOTE, SLOW_S, ChatView
+from ui.views.chat import BUSY, FAST_S, GIB, REMOTE, SLOW_S, ChatView
 from ui.wiring.given import as_chosen, form_values, given
 from ui.wiring.loras import mixer, read_loras
 
@@ -96,7 +96,11 @@ class ModelHandlers:
         # One event for both: when the picker asks what a load would change, the form must be there.
         shell.on(None, self.open, (), [*self.outputs, *self.form.values()])
         shell.on(
-            [view.timer.tick, shell.chat_tab.select], self.tick, (view.seen, view.picker), self.outputs, quiet=True
+            [view.timer.tick, shell.chat_tab.select],
+            self.tick,
+            (view.seen, view.picker, view.shown),
+            self.outputs,
+            quiet=True,
         )
         shell.on(view.load.click, self.load, (view.picker,), self.outputs, inputs_kwargs=view.options.inputs)
         there = [view.options.url, view.options.remote_model]
@@ -119,9 +123,9 @@ class ModelHandlers:
         shown = {name: {"visible": options.engine == REMOTE} for name in ("url", "remote_model")}
         return tuple(gr.update(value=values[name], **shown.get(name, {})) for name in self.form)
 
-    def tick(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:
-        """Draw what has changed since this page looked last."""
-        return self._changes(request, seen, picked)
+    def tick(self, request: gr.Request, seen: str, picked: str | None, shown: str = "") -> tuple[Any, ...]:
+        """Draw what has changed since this page looked last; ``shown``: whether it streams a reply of its own."""
+        return self._changes(request, seen, picked, streams=shown == BUSY)
 
     def load(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
         """Load the chosen model; whatever was loaded goes."""
@@ -157,22 +161,24 @@ class ModelHandlers:
         self.services.engine.unload()
         return self._changes(request, "", picked)
 
-    def _changes(self, request: gr.Request, seen: str, picked: str | None) -> tuple[Any, ...]:
+    def _changes(self, request: gr.Request, seen: str, picked: str | None, *, streams: bool = False) -> tuple[Any, ...]:
         """Return ``outputs``, each only if it differs from what this page has ``seen``."""
         status, models = self.services.engine.status(), self.services.models()
         parts = self._parts(request, status, models)
+        # A page that only looks on comes less often: with many open, looking would cost more than talking.
+        pace = FAST_S if status.state in _MOVING or (streams and status.active) else SLOW_S
         old = dict(json.loads(seen)) if seen else {}
         marks = {name: _stamp(part) for name, part in parts.items()}
         changed = {name for name, stamp in marks.items() if old.get(name) != stamp}
         if not changed:
-            return (*(gr.skip(),) * (len(self.outputs) - 2), gr.Timer(parts["pace"]), gr.skip())
+            return (*(gr.skip(),) * (len(self.outputs) - 2), gr.Timer(pace), gr.skip())
         shown = {name: _update(name, parts[name]) for name in changed}
         if "loras" in changed:
             shown["loras"] = mixer(self.services, request, status)
         if changed & {"choices", "loaded"}:
             shown["picker"] = _picker(parts, picked, follow="loaded" in changed)
         names = ("admin", "admin", "picker", "load", "unload", "card", "greeting", "to_setup", "ready", "loras")
-        return (*(shown.get(name, gr.skip()) for name in names), gr.Timer(parts["pace"]), json.dumps(marks))
+        return (*(shown.get(name, gr.skip()) for name in names), gr.Timer(pace), json.dumps(marks))
 
     def _parts(self, request: gr.Request, status: EngineStatus, models: Sequence[ModelInfo]) -> dict[str, Any]:
         """Return everything that is shown, as plain values that can be compared."""
@@ -195,9 +201,13 @@ class ModelHandlers:
             "greeting": [greeting(status, models, words, admin=admin), questions(loaded, words) if ready else []],
             "to_setup": admin and not usable and at_rest,
             "ready": ready,
-            "loras": [status.model, [[lora.name, lora.scale] for lora in status.options.loras]] if ready else [],
-            "pace": FAST_S if state in _MOVING or status.active else SLOW_S,
+            "loras": self._strengths(request, status) if ready else [],
         }
+
+    def _strengths(self, request: gr.Request, status: EngineStatus) -> list[Any]:
+        """Return what the strengths drawn for this visitor hang on; another tab may have sent others."""
+        kept = self.services.conversations.current(owner(request)).sampling.loras
+        return [status.model, [[lora.name, lora.scale] for lora in status.options.loras], kept]
 
 
 def _update(name: str, part: Any) -> Any:

@@ -2,6 +2,7 @@
 what loading again would change. Knows nothing about how a model is loaded, or about which LoRAs it can have.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -24,6 +25,7 @@ class OptionHandlers:
 
     def __init__(self, view: ChatView, services: Services) -> None:
         self.view, self.services = view, services
+        self._meant: tuple[ModelInfo, EngineOptions, EngineOptions] | None = None  # asked about last, and the answer
 
     def bind(self, shell: Shell) -> None:
         """Bind every event."""
@@ -50,16 +52,29 @@ class OptionHandlers:
         """Say what fewer bits would mean and what loading would change; ask about kept weights where there are any."""
         if (asked := self._asked(request, picked, form)) is None:
             return "", "", gr.update(visible=False)
-        (model, chosen), wanted = asked, self.services.prospects.meant(*asked)
+        (model, chosen), wanted = asked, self._look(*asked)
         ways = self._precisions(model, wanted)  # of the engine that would compute
         costs = precisions(ways, language(request), chosen=chosen, computes=wanted.engine, has_llamacpp=_has_llamacpp())
         keeps = wanted.engine == USUAL and wanted.bits != 16
         return costs, self._changes(request, model, wanted), gr.update(visible=keeps)
 
     def changes(self, request: gr.Request, picked: str | None, **form: Any) -> str:
-        """Say what loading would change."""
+        """Say what loading would change, when only strengths did."""
         asked = self._asked(request, picked, form)
-        return self._changes(request, asked[0], self.services.prospects.meant(*asked)) if asked else ""
+        return self._changes(request, asked[0], self._known(*asked)) if asked else ""
+
+    def _look(self, model: ModelInfo, options: EngineOptions) -> EngineOptions:
+        """Return the options as the engine takes them; this opens the checkpoint."""
+        meant = self.services.prospects.meant(model, options)
+        self._meant = (model, replace(options, loras=()), meant)
+        return meant
+
+    def _known(self, model: ModelInfo, options: EngineOptions) -> EngineOptions:
+        """Return the same as ``_look``, from the last answer where that will do: LoRAs choose no engine."""
+        last = self._meant
+        if last is None or last[:2] != (model, replace(options, loras=())):
+            return self._look(model, options)
+        return replace(last[2], loras=options.loras)
 
     def _asked(
         self, request: gr.Request, picked: str | None, form: dict[str, Any]

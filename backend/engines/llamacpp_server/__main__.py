@@ -1,8 +1,10 @@
 """Start the engine process. llama.cpp is loaded by the loading thread, so that the process answers within a second."""
 
 import os
+import signal
 
 from backend.engines.generator import Generator, Readiness
+from backend.engines.llamacpp_server.serving import tidy
 from backend.engines.serve import serve
 from backend.weights.gguf_ready import holds_ready
 
@@ -21,5 +23,13 @@ def load(readiness: Readiness) -> Generator:
     return load_ready(readiness) if holds_ready(readiness.folder) else load_model(readiness)
 
 
+def _end(number: int, _: object) -> None:
+    """End as the signal wants it, but leave nothing behind. The web server passes it on here when it has ended."""
+    tidy()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     serve(load)

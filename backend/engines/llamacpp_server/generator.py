@@ -61,13 +61,13 @@ class LlamaGenerator:
                     text, begun = text.removeprefix(" "), True
                 shown = stops.feed(text)
                 if stops.hit:
-                    yield Step(shown, tokens, Finish.STOP, at=chunk.at)
+                    yield Step(shown, tokens, Finish.STOP, cached_tokens=chunk.cached, at=chunk.at)
                     return
                 if chunk.ended:
                     # Before the limit was reached, the only other reason is that the context is full.
                     reached = when_full if tokens >= most else Finish.CONTEXT
                     finish = Finish.STOP if chunk.ended == "stop" else reached
-                    yield Step(shown + stops.finish(), tokens, finish, at=chunk.at)
+                    yield Step(shown + stops.finish(), tokens, finish, cached_tokens=chunk.cached, at=chunk.at)
                     return
                 yield Step(shown, tokens, at=chunk.at)
 

@@ -4,9 +4,8 @@ Knows nothing about HTTP.
 """
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-
-import psutil
 
 from backend.engines.adapters import open_loras
 from backend.engines.choice import KIND_OF_BITS
@@ -14,11 +13,13 @@ from backend.engines.folder import open_folder, wanted_context
 from backend.engines.generator import Generator, Readiness
 from backend.engines.llamacpp_server.adapters import nbytes, write_adapters
 from backend.engines.llamacpp_server.completions import Completions
+from backend.engines.llamacpp_server.copies import copies_for
 from backend.engines.llamacpp_server.generator import LlamaGenerator
-from backend.engines.llamacpp_server.serving import check_numbers, read_ahead, remark, start_server
+from backend.engines.llamacpp_server.serving import Door, check_numbers, read_ahead, remark, start_server
 from backend.engines.llamacpp_server.sizes import cache_per_token, computed, fit_room
 from backend.engines.llamacpp_server.store import make_gguf
 from backend.events import Progress
+from backend.ram import ram
 from backend.text import Message
 from backend.weights.gguf_kinds import check_convertible
 
@@ -47,19 +48,22 @@ def load(readiness: Readiness) -> Generator:
     tokenizer = load_tokenizer(folder)
     path = make_gguf(folder, kind, report)
     readiness.note = None
-    free = psutil.virtual_memory().available
-    weights = path.stat().st_size + nbytes(adapters)
-    room = fit_room(weights, cache_per_token(form.size), free, wanted=wanted, asked=bool(options.context))
+    free = ram().free or 0
+    weights, per_token = path.stat().st_size + nbytes(adapters), cache_per_token(form.size)
+    room = fit_room(weights, per_token, free, wanted=wanted, asked=bool(options.context))
     read_ahead([path], readiness)
-    with tempfile.TemporaryDirectory(prefix="cria-lora-") as place:
-        server = start_server(path, room, write_adapters(folder.checkpoint, adapters, Path(place)))
-    check_numbers(server, folder.checkpoint.shape.bos or 0)
-    return LlamaGenerator(
-        tokenizer,
-        Completions(server, options.loras, slots=room.slots),
-        stops=folder.stops,
-        context=room.context,
-        slots=room.slots,
-        placement=Message("gguf.placement", {"kind": kind.upper()}),
-        note=remark(room, wanted, whole, template=bool(tokenizer.chat_template)),
-    )
+    with ExitStack() as failing, tempfile.TemporaryDirectory(prefix="cria-lora-") as place:
+        door = Door()
+        failing.callback(door.close)
+        server = start_server(path, room, write_adapters(folder.checkpoint, adapters, Path(place)), door=door)
+        check_numbers(server, folder.checkpoint.shape.bos or 0)
+        return LlamaGenerator(
+            tokenizer,
+            Completions(server, options.loras, slots=room.slots, copies=copies_for(door, room, per_token)),
+            stops=folder.stops,
+            context=room.context,
+            slots=room.slots,
+            placement=Message("gguf.placement", {"kind": kind.upper()}),
+            note=remark(room, wanted, whole, template=bool(tokenizer.chat_template)),
+            closing=failing.pop_all().close,
+        )

@@ -6,17 +6,17 @@ HTTP.
 
 from contextlib import ExitStack
 
-import psutil
-
 from backend.engines.choice import has_instructions
 from backend.engines.folder import check_ready
 from backend.engines.generator import Generator, Readiness
-from backend.engines.llamacpp_server.completions import Completions, Server
+from backend.engines.llamacpp_server.completions import Completions
+from backend.engines.llamacpp_server.copies import copies_for
 from backend.engines.llamacpp_server.generator import LlamaGenerator
 from backend.engines.llamacpp_server.own_tokenizer import OwnTokenizer
-from backend.engines.llamacpp_server.serving import Door, check_numbers, read_ahead, remark, start_server
+from backend.engines.llamacpp_server.serving import Door, Server, check_numbers, read_ahead, remark, start_server
 from backend.engines.llamacpp_server.sizes import Room, cache_per_token, fit_room
 from backend.errors import EngineError, MachineError, WeightsError
+from backend.ram import ram
 from backend.text import Message
 from backend.weights.gguf_ready import ReadyGguf, dimensions_in, quantisation, stated_context
 
@@ -38,8 +38,9 @@ def load_ready(readiness: Readiness) -> Generator:
     if size is None:
         raise WeightsError("ggufready.bad_head", file=ready.path.name, what="embedding_length, block_count")
     whole = stated_context(ready.values)
-    wanted, free = options.context or whole, psutil.virtual_memory().available
-    room = fit_room(ready.bytes, cache_per_token(size), free, wanted=wanted, asked=bool(options.context))
+    wanted, free = options.context or whole, ram().free or 0
+    per_token = cache_per_token(size)
+    room = fit_room(ready.bytes, per_token, free, wanted=wanted, asked=bool(options.context))
     read_ahead([head.path for head in ready.heads], readiness)
     with ExitStack() as failing:
         door = Door()
@@ -49,7 +50,7 @@ def load_ready(readiness: Readiness) -> Generator:
         check_numbers(server, tokenizer.first)
         return LlamaGenerator(
             tokenizer,
-            Completions(server, slots=room.slots),
+            Completions(server, slots=room.slots, copies=copies_for(door, room, per_token)),
             stops=(),
             context=room.context,
             slots=room.slots,

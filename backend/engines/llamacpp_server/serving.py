@@ -13,15 +13,14 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from backend.engines.generator import Readiness
-from backend.engines.llamacpp_server.completions import Server
 from backend.engines.llamacpp_server.sizes import Room, padded
 from backend.errors import EngineError
 from backend.text import Message
@@ -37,6 +36,14 @@ _ERRORS_ONLY = 1  # common/log.h: LOG_LEVEL_ERROR
 _PLACE = re.compile(r"cria-llama-(\d+)-\w+")
 
 
+class Server(Protocol):
+    """What is used of ``xllamacpp.Server``: calls back with each chunk until that returns True; raises nothing."""
+
+    def handle_completions(self, request: Mapping[str, Any], callback: Callable[[Any], bool], /) -> Any:
+        """Answer one request."""
+        ...
+
+
 class Door:
     """The way in to llama.cpp's own server: a socket in a private folder, and the key. Thread-safe."""
 
@@ -45,14 +52,15 @@ class Door:
         self._place = tempfile.TemporaryDirectory(prefix=f"cria-llama-{os.getpid()}-")
         self.key = secrets.token_urlsafe(32)
         self.path = f"{self._place.name}/llama.sock"  # by the ending llama.cpp knows that it is no address
+        self.copies = Path(self._place.name)  # where llama.cpp writes what a slot holds
 
-    def ask(self, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to a request.
+    def ask(self, what: str, body: Mapping[str, Any], *, patience_s: float = _ASK_S) -> dict[str, Any]:
+        """Return the answer to a request, if it comes in time.
 
         Raises:
             EngineError: there is none.
         """
-        door = _Unix(self.path)
+        door = _Unix(self.path, patience_s)
         try:
             text = json.dumps(body).encode("ascii")
             headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
@@ -73,8 +81,8 @@ class Door:
 
 
 class _Unix(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_ASK_S)
+    def __init__(self, path: str, patience_s: float) -> None:
+        super().__init__("localhost", timeout=patience_s)
         self._path = path
 
     def connect(self) -> None:
@@ -83,11 +91,16 @@ class _Unix(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove the places of processes that were killed."""
+def tidy() -> None:
+    """Remove the places of this process, which ends: what people said may lie there."""
+    _sweep(Path(tempfile.gettempdir()), own=True)
+
+
+def _sweep(folder: Path, *, own: bool = False) -> None:
+    """Remove the places of processes that were killed, or this one's ``own``."""
     for place in folder.glob("cria-llama-*"):
         owner = _PLACE.fullmatch(place.name)
-        if owner and not psutil.pid_exists(int(owner[1])):
+        if owner and (int(owner[1]) == os.getpid() if own else not psutil.pid_exists(int(owner[1]))):
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -141,7 +154,8 @@ def start_server(
     params.chat_template = "chatml"  # else it parses the file's own, and refuses the file over what it does not know
     params.ui = params.endpoint_slots = False
     params.api_keys = [own.key]
-    params.n_threads_http = 1
+    params.n_threads_http = 2  # one may wait until a slot has been copied
+    params.slot_save_path = f"{own.copies}/"
     params.verbosity = _ERRORS_ONLY
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 0.0) for lora in loras]
     params.lora_init_without_apply = True  # each request says how strong it wants them

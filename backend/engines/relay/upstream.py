@@ -106,9 +106,11 @@ class Upstream:
         placement: Message,
         note: Message | None = None,
         fault: Callable[[], CriaError | None] | None = None,
+        model_of: Callable[[Sampling], str] | None = None,
     ) -> None:
-        """``fault`` tells why the other server can answer no more, if that is known."""
-        self._endpoint, self._fault = endpoint, fault
+        """``fault`` tells why the other server can answer no more, if that is known; ``model_of`` under which name it
+        answers a request in the wanted way, where that depends on it."""
+        self._endpoint, self._fault, self._model_of = endpoint, fault, model_of
         self.model, self.context, self.placement, self.note = endpoint.model, context, placement, note
         self._made = 0
 
@@ -133,7 +135,10 @@ class Upstream:
                 raise await self._translated(again) from again
 
     async def _steps(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[Step]:
-        async with aclosing(stream_chat(self._endpoint, messages, sampling)) as pieces:
+        endpoint = self._endpoint
+        if self._model_of is not None:
+            endpoint, sampling = replace(endpoint, model=self._model_of(sampling)), replace(sampling, loras=None)
+        async with aclosing(stream_chat(endpoint, messages, sampling)) as pieces:
             tokens = 0
             async for piece in pieces:
                 self._made += max(0, piece.tokens - tokens)

@@ -11,18 +11,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
 from backend.engines import find_program
+from backend.engines.adapters import choose_alone
+from backend.engines.base import Sampling
 from backend.engines.client import Endpoint, tls
 from backend.engines.generator import Generator, Readiness
 from backend.engines.relay.upstream import Upstream, list_models
-from backend.engines.relay.vllm_command import PROGRAM, command, environment, memory_share
+from backend.engines.relay.vllm_command import PROGRAM, command, environment, lora_name, lora_words, memory_share
 from backend.engines.serve import serve
 from backend.errors import CriaError, EngineError
 from backend.hardware import probe
 from backend.text import Message
+from backend.weights.adapter import open_adapter
 
 POLL_S = 0.5
 SILENCE_S = 300.0
@@ -36,15 +40,22 @@ def load(readiness: Readiness) -> Generator:
 
     Raises:
         UsageError: it is not installed.
+        WeightsError: an adapter cannot be opened.
         EngineError: it ended before it was ready.
     """
     options, folder = readiness.options, readiness.folder
     port, key = _free_port(), secrets.token_urlsafe(32)
+    ranks = [open_adapter(Path(lora.folder)).rank for lora in options.loras]
     words = command(find_program(PROGRAM), folder, options, port=port)
+    words += lora_words(folder, options.loras, max(ranks, default=0))
     if options.max_gpu_memory:
         sizes = [gpu.total_bytes for gpu in probe(folder).gpus if gpu.total_bytes]
         words += memory_share(options.max_gpu_memory, min(sizes, default=0))
     child = subprocess.Popen(words, env=environment(os.environ, key), stdin=subprocess.DEVNULL, stdout=2)
+
+    def model(sampling: Sampling) -> str:
+        chosen = choose_alone(options.loras, sampling)
+        return folder.name if chosen is None else lora_name(folder, chosen)
 
     def fault() -> CriaError | None:
         code = child.poll()
@@ -56,7 +67,8 @@ def load(readiness: Readiness) -> Generator:
     threading.Thread(target=life.follow, name="vllm-life", daemon=True).start()
     context = next((one.context for one in list_models(endpoint) if one.name == folder.name), 0)
     gpus = len(options.gpus) or options.num_gpus or 1
-    return Upstream(endpoint, context=context, placement=Message("remote.vllm", {"count": gpus}), fault=life.fault)
+    placement = Message("remote.vllm", {"count": gpus})
+    return Upstream(endpoint, context=context, placement=placement, fault=life.fault, model_of=model)
 
 
 def wait_until_healthy(endpoint: Endpoint, fault: Callable[[], CriaError | None], most_s: float = READY_S) -> None:

@@ -3,12 +3,15 @@
 Flags: https://docs.vllm.ai, ``vllm serve``; all of them exist unchanged since 0.6.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backend.engines.base import EngineOptions
+from backend.engines.base import EngineOptions, Lora
 
 PROGRAM = "vllm"
+# What --max-lora-rank takes (vllm/config/lora.py); older versions end at 64 or 256, and say so.
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # What loads a folder of 16-bit weights in fewer bits: FP8 computed when loading, and NF4 of bitsandbytes.
 _QUANTISATION: Mapping[int, tuple[str, ...]] = {
     16: (),
@@ -28,6 +31,20 @@ def command(program: str, folder: Path, options: EngineOptions, *, port: int) ->
     if options.context:
         words += ["--max-model-len", str(options.context)]
     return words
+
+
+def lora_name(folder: Path, lora: str) -> str:
+    """Return the name under which vLLM knows a model with an adapter."""
+    return f"{folder.name}:{lora}"
+
+
+def lora_words(folder: Path, loras: Sequence[Lora], rank: int) -> list[str]:
+    """Return the flags for adapters whose largest rank is that. JSON, since in ``name=path`` no path may have a "="."""
+    if not loras:
+        return []
+    size = next((step for step in _RANKS if step >= rank), rank)  # beyond the last, vLLM says what it takes
+    modules = [json.dumps({"name": lora_name(folder, one.name), "path": one.folder}) for one in loras]
+    return ["--enable-lora", "--max-loras", str(len(loras)), "--max-lora-rank", str(size), "--lora-modules", *modules]
 
 
 def environment(own: Mapping[str, str], key: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import embedding, linear
 
@@ -23,7 +24,7 @@ from backend.weights.shape import HEAD
 Segment = tuple[int, Scales]  # tokens that follow each other, and the strength of every adapter for them
 Part = tuple[int, Matrix, Matrix]  # of one layer: number of the adapter, down, up
 
-_REMEMBERED = ("self_attn.k_proj", "self_attn.v_proj")
+_REMEMBERED = ("self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj")
 _MOST = 6e4  # no key or value of a model that works is as large; float16 ends at 65504
 
 
@@ -127,12 +128,20 @@ def attach(model: Any, loras: Sequence[Lora], adapters: Sequence[Attachable], dt
                 module = model.get_submodule(name.removesuffix(".weight"))
             except AttributeError as problem:
                 raise WeightsError("attach.no_module", name=name[:120]) from problem
+            factor = _factor(module, dtype)
+            parts = [(index, down, up * factor) for index, down, up in parts]
             products = kind(parts, batch, last=name == HEAD).to(module.weight.device, dtype)
             module.register_forward_hook(products)
     for name, module in model.named_modules():
         if name.endswith(_REMEMBERED):
             module.register_forward_hook(partial(_contain, batch))
     return batch
+
+
+def _factor(module: Any, dtype: torch.dtype) -> np.float32:
+    """Return what a layer multiplies its result by: Gemma's word table hands its rows on larger than they are."""
+    scale = getattr(module, "embed_scale", None)
+    return np.float32(1.0 if scale is None else float(torch.as_tensor(scale).to(dtype)))
 
 
 def _contain(batch: Batch, _: Any, __: Any, out: torch.Tensor) -> torch.Tensor | None:

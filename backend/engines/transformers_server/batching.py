@@ -5,7 +5,7 @@ chunks so that nobody's reply stands still while another's long prompt is read. 
 """
 
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -19,7 +19,9 @@ from backend.engines.base import Sampling
 from backend.engines.memory import computation_failed
 from backend.engines.transformers_server.adapter_batches import Processors, keep_apart
 from backend.engines.transformers_server.adapters import Batch
+from backend.engines.transformers_server.overflow import OverflowGuard
 from backend.engines.transformers_server.sampling import PerRequestSampling
+from backend.engines.transformers_server.shortage import survive
 from backend.engines.transformers_server.tokens import Mailbox, Reused, nobody
 from backend.errors import CriaError, EngineError, MachineError
 from backend.fit.need import PAGE, Batching
@@ -82,7 +84,9 @@ class BatchedTokens:
             raise MachineError("engine.no_room_cache", tokens=pages * PAGE, what=str(problem)[:300]) from problem
         except ValueError as problem:  # layers of a kind that the library has no cache for
             raise Refused(str(problem)) from problem
-        cache = self._manager.batch_processor.cache
+        processor = self._manager.batch_processor
+        cache, steps = processor.cache, processor.inputs_and_outputs
+        self._guard = OverflowGuard(model, cache, lambda: steps.requests_in_batch, self._refuse)
         if adapters is not None:
             keep_apart(cache, self._scales_of)
         self._count_shared(cache)
@@ -109,6 +113,7 @@ class BatchedTokens:
         manager.logit_processor = processors
         manager.output_router = _Router(self._deliver)
         manager.warmup()
+        survive(manager)
         return manager
 
     def _count_shared(self, cache: Any) -> None:
@@ -151,7 +156,6 @@ class BatchedTokens:
         finally:
             with self._lock:
                 self._open.pop(name, None)
-            self._sampling.broken.discard(name)
             if not ended:
                 self._manager.cancel_request(name)
 
@@ -160,12 +164,9 @@ class BatchedTokens:
         self._computed += 1
         with self._lock:
             request = self._open.get(output.request_id)
-        broken = output.request_id in self._sampling.broken
-        if broken:
-            self._sampling.broken.discard(output.request_id)
         if request is None:
             return
-        if broken:
+        if output.request_id in self._sampling.broken:
             request.mailbox.put(EngineError("engine.not_numbers"))
             return
         if output.error is not None:
@@ -176,6 +177,16 @@ class BatchedTokens:
         request.mailbox.put(new)
         if output.is_finished():
             request.mailbox.put(None)
+
+    def _refuse(self, names: Iterable[str]) -> None:
+        """End replies whose numbers are none, be it in the midst of a prompt. Runs in the generation thread."""
+        for name in names:
+            self._sampling.broken.add(name)
+            self._manager.cancel_request(name)  # before the next step, which would have to be computed twice as well
+            with self._lock:
+                request = self._open.get(name)
+            if request is not None:
+                request.mailbox.put(EngineError("engine.not_numbers"))
 
     def computed(self) -> int:
         """Return how many tokens were computed since the start."""
@@ -202,5 +213,6 @@ class BatchedTokens:
 
     def close(self) -> None:
         """Stop at once."""
+        self._guard.close()
         if self._manager.is_running():
             self._manager.stop(block=True, timeout=2.0, hard_stop=True)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-import psutil
 import torch
 import transformers
 
@@ -41,6 +40,7 @@ from backend.engines.transformers_server.tokenizer import load_tokenizer
 from backend.engines.transformers_server.tokens import TokenSource
 from backend.errors import EngineError, MachineError, WeightsError
 from backend.fit.need import count, is_batched
+from backend.ram import ram
 from backend.text import Message
 from backend.weights.as_is import AsIs
 from backend.weights.checkpoint import Checkpoint
@@ -168,7 +168,7 @@ def look_around() -> Machine:
         free, _ = torch.cuda.mem_get_info(index)
         major, _ = torch.cuda.get_device_capability(index)
         rooms.append(Room(index, torch.cuda.get_device_name(index), free, bf16=major >= 8))
-    return Machine(psutil.virtual_memory().available, tuple(rooms), torch.backends.mps.is_available())
+    return Machine(ram().free or 0, tuple(rooms), torch.backends.mps.is_available())
 
 
 def need_of(checkpoint: Checkpoint, context: int) -> Need:

@@ -19,8 +19,9 @@ _NEVER = float("-inf")
 class PerRequestSampling(ContinuousBatchingLogitsProcessor):  # type: ignore[misc] # transformers is untyped
     """Turns each row of scores into what its request may pick from. Used by the generation thread only.
 
-    ``broken`` collects the ids of requests whose scores were not numbers, instead of ending everybody's generation;
-    ``steps`` counts calls: one for each step of the batch, whether it made tokens or only read a part of a prompt.
+    ``broken`` are the ids of requests of this step whose scores are not numbers, instead of an end of everybody's
+    generation: those that somebody noted before, and those found here. ``steps`` counts calls: one for each step of the
+    batch, whether it made tokens or only read a part of a prompt.
     """
 
     supported_kwargs: dict[str, type] = {"sampling": Sampling}
@@ -37,6 +38,7 @@ class PerRequestSampling(ContinuousBatchingLogitsProcessor):  # type: ignore[mis
 
     def prepare_tensor_args(self, requests_with_new_token: list[FutureRequestState]) -> torch.Tensor:
         """Remember whose scores come next, in order. Batches are computed one after the other, in this same thread."""
+        self.broken.clear()
         self._rows = [
             (state.request_id, state.logit_processor_kwargs["sampling"], (state.initial_tokens, state.generated_tokens))
             for state in (request.state for request in requests_with_new_token)
@@ -48,7 +50,7 @@ class PerRequestSampling(ContinuousBatchingLogitsProcessor):  # type: ignore[mis
         self.steps += 1
         sound = torch.isfinite(scores).all(dim=-1).tolist()
         for row, (request, sampling, parts) in enumerate(self._rows):
-            if not sound[row]:
+            if not sound[row] or request in self.broken:
                 self.broken.add(request)
                 scores[row] = _only(scores[row], 0)
                 continue

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from backend.engines.adapters import check_loras, choose_scales, count_numbers, open_loras
+from backend.engines import ENGINES, choice
+from backend.engines.adapters import check_loras, choose_alone, choose_scales, count_numbers, open_loras
 from backend.engines.base import MOST_LORAS, EngineOptions, Lora, Sampling
+from backend.engines.folder import weights_bytes
 from backend.engines.options import check_options
 from backend.engines.serve import arguments, options_from_json
 from backend.engines.supervisor import Supervisor
@@ -17,6 +20,8 @@ from backend.text import LANGUAGES
 from backend.weights.opening import open_checkpoint
 from tests.backend.engines import tiny
 from tests.backend.engines.conftest import machine
+from tests.backend.engines.kind_loras import write_lora
+from tests.backend.engines.llamacpp_server.kinds import write_kind
 from tests.backend.engines.loras import write_adapter, write_table_adapter
 
 TWO = (Lora("/x/ada", 1.0), Lora("/x/bob", 0.5))
@@ -70,6 +75,31 @@ def test_options_that_cannot_be(loras: tuple[Lora, ...], key: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_loras(EngineOptions(loras=loras))
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("scales", "asked", "chosen"),
+    [
+        ((1.0, 0.0), None, "ada"),
+        ((1.0, 0.0), (), None),
+        ((1.0, 1.0), (("bob", 1.0),), "bob"),
+        ((0.0, 0.0), (("bob", 1.0), ("ada", 0.0)), "bob"),
+        ((1.0, 1.0), None, "ada=1, bob=1"),
+        ((1.0, 0.0), (("ada", 0.5),), "ada=0.5"),
+        ((1.0, 0.0), (("ada", -1.0),), "ada=-1"),
+    ],
+)
+def test_an_engine_that_does_not_mix_uses_one_as_it_was_trained(
+    scales: tuple[float, float], asked: tuple[tuple[str, float], ...] | None, chosen: str | None
+) -> None:
+    loras = tuple(Lora(f"/x/{name}", scale) for name, scale in zip(("ada", "bob"), scales, strict=True))
+    if chosen is None or "=" not in chosen:
+        assert choose_alone(loras, Sampling(loras=asked)) == chosen
+        return
+    with pytest.raises(UsageError) as caught:
+        choose_alone(loras, Sampling(loras=asked))
+    assert caught.value.key == "attach.alone"
+    assert chosen in caught.value.text()
 
 
 def test_an_engine_without_weights_attaches_nothing() -> None:
@@ -165,3 +195,63 @@ def test_broken_numbers_are_not_computed_with(tiny_folder: Path, tmp_path: Path)
     with pytest.raises(WeightsError) as caught:
         list(found.products())
     assert caught.value.key == "attach.not_finite"
+
+
+def test_what_belongs_to_another_kind_of_model_is_refused_by_name(tmp_path: Path) -> None:
+    write_kind(tmp_path / "phi", "phi3")
+    write_kind(tmp_path / "mistral", "mistral")
+    apart = write_lora(tmp_path / "apart", tmp_path / "mistral")  # gate and up, which Phi-3 has in one
+    named = write_lora(tmp_path / "named", tmp_path / "mistral", base_model_name_or_path="meta-llama/Llama-3-8B")
+    own = write_lora(tmp_path / "own", tmp_path / "mistral", base_model_name_or_path="/llama/Mistral-7B-v0.1/")
+    for base, folder, key, said in (
+        ("phi", apart, "attach.unfit", "model.layers.0.mlp.gate_proj.weight"),
+        ("mistral", named, "attach.other_family", "meta-llama/Llama-3-8B"),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            open_loras(open_checkpoint(tmp_path / base), [Lora(str(folder))])
+        assert caught.value.key == key
+        assert folder.name in caught.value.text()
+        assert said in caught.value.text()
+        assert caught.value.hint is not None
+    assert open_loras(open_checkpoint(tmp_path / "mistral"), [Lora(str(own))])
+    config = tmp_path / "mistral" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "stablelm"}))
+    with pytest.raises(WeightsError, match="stablelm") as caught:
+        open_loras(open_checkpoint(tmp_path / "mistral"), [Lora(str(own))])
+    assert caught.value.key == "lora.kind"
+
+
+def test_what_an_engine_cannot_do_is_refused_before_anything_is_unloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    write_kind(folder, "qwen3, tied")
+    words = Lora(str(write_lora(tmp_path / "words", folder, words=True)))
+    uneven = Lora(str(write_lora(tmp_path / "uneven", folder, alpha_pattern={"q_proj": 2})))
+    for engine, lora, key in (("llamacpp", words, "attach.unfit"), ("vllm", uneven, "attach.uneven")):
+        with pytest.raises((WeightsError, UsageError)) as caught:
+            weights_bytes(folder, EngineOptions(engine=engine, loras=(lora,)), ENGINES[engine])
+        assert caught.value.key == key
+        assert lora.name in caught.value.text()
+    for engine, lora in (("transformers", words), ("transformers", uneven), ("llamacpp", uneven), ("vllm", words)):
+        assert weights_bytes(folder, EngineOptions(engine=engine, loras=(lora,)), ENGINES[engine])
+    monkeypatch.setattr(choice, "has_instructions", lambda: True)
+    for lora, engine, why in ((words, "transformers", "gguf.instead.tied"), (uneven, "llamacpp", None)):
+        chosen, said = choice.choose_engine(EngineOptions(loras=(lora,)), machine(), folder)
+        assert (chosen.engine, said and said.key) == (engine, why)
+
+
+def test_a_word_table_used_twice_is_its_own_in_both_places(tmp_path: Path) -> None:
+    """PEFT saves the untouched table beside its layers, under both names."""
+    write_kind(tmp_path / "model", "qwen3, tied")
+    table = load_file(tmp_path / "model" / "model.safetensors")["model.embed_tokens.weight"]
+    both = whole("lm_head.weight", table) | whole("model.embed_tokens.weight", table)
+    base = open_checkpoint(tmp_path / "model")
+    for name, factor in (("same", 1), ("other", 2)):
+        folder = write_lora(tmp_path / name, tmp_path / "model")
+        weights = folder / "adapter_model.safetensors"
+        tiny.write_safetensors(weights, load_file(weights) | {key: part * factor for key, part in both.items()})
+    assert open_loras(base, [Lora(str(tmp_path / "same"))])
+    with pytest.raises(WeightsError) as caught:
+        open_loras(base, [Lora(str(tmp_path / "other"))])
+    assert (caught.value.key, caught.value.params["count"]) == ("attach.replaces", 2)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,11 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.engines import line as module
-from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling, Usage
+from backend.engines.base import (
+    ChatMessage,
+    EngineOptions,
+    EngineState,
+    EngineStatus,
+    Finish,
+    Lora,
+    Piece,
+    Sampling,
+    Usage,
+)
 from backend.engines.line import Limits, Line
 from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
 from backend.engines.tally import Histogram
-from backend.errors import EngineError
+from backend.errors import EngineError, UsageError
 
 ASK = [ChatMessage("user", "hi")]
 
@@ -133,6 +144,61 @@ def test_people_are_told_their_place_and_programs_are_not(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "TELL_S", 60.0)
     asyncio.run(run())
+
+
+def test_a_mixture_that_cannot_be_computed_beside_the_others_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp computes one mixture of LoRAs at a time: who has to wait for that stands in the queue, and is told."""
+
+    class Mixing(Engine):
+        computed = "llamacpp"
+
+        def status(self) -> EngineStatus:
+            options = EngineOptions(engine=self.computed, loras=(Lora("/loras/ada"), Lora("/loras/bob", 0.5)))
+            return replace(super().status(), options=options)
+
+    ada, usual = (("ada", 1.0),), (("ada", 1.0), ("bob", 0.5))
+
+    async def run() -> None:
+        line, engine = Line(), Mixing(8)
+
+        async def ask(who: str, loras: tuple[tuple[str, float], ...] | None) -> list[Piece]:
+            async with aclosing(line.seat(engine, who).chat(ASK, Sampling(loras=loras))) as pieces:
+                return [piece async for piece in pieces]
+
+        asked = (("a", ada), ("b", ada), ("c", None), ("d", ada), ("e", usual))
+        work = [asyncio.create_task(ask(*one)) for one in asked]
+        await _settle()
+        assert (engine.active, line.waiting, line.live().waiting) == (2, 3, 3)  # d asks for the same as a, but after c
+        with pytest.raises(UsageError):
+            await ask("x", (("eve", 1.0),))
+        engine.go.set()
+        told = await asyncio.gather(*work)
+        assert [pieces[0].waiting and pieces[0].waiting.place for pieces in told] == [None, None, 1, 2, 3]
+        assert line.waiting == line.busy == 0
+        engine.go.clear()
+        engine.computed = "transformers"  # any mixtures in one batch
+        work = [asyncio.create_task(ask(*one)) for one in asked]
+        await _settle()
+        assert (engine.active, line.waiting) == (5, 0)
+        engine.go.set()
+        await asyncio.gather(*work)
+
+    monkeypatch.setattr(module, "TELL_S", 60.0)
+    asyncio.run(run())
+
+
+def test_of_two_mixtures_nobody_is_passed_over_for_ever() -> None:
+    rota = Rota()
+    for number, (who, mixture) in enumerate((("a", (1.0,)), ("b", (2.0,)), ("c", (1.0,)))):
+        rota.join(Ticket(who, CHAT, number, mixture=mixture))
+    first = rota.call()
+    assert first is not None
+    assert [ticket.who for ticket in rota.order()] == ["b", "c"]
+    assert rota.call(beside=first.mixture) is None  # although c could come in
+    rota.leave(first)
+    called = rota.call()
+    assert called is not None
+    assert called.who == "b"
 
 
 def test_limits_say_so_and_places_come_back() -> None:

@@ -148,6 +148,7 @@ def _watcher(endpoint: Endpoint, patience: tuple[float, float] = (0.0, 300.0)) -
     given_up: list[Any] = []
     process = SimpleNamespace(
         endpoint=endpoint, death=lambda: None, cpu_s=lambda: 0.0, memory=lambda: 1, pids=lambda: (1,), pid=1,
+        log=SimpleNamespace(tail=lambda: ()),
         give_up=lambda *fault: given_up.append(fault),
     )  # fmt: skip
     plan = Plan(1, ROOT, ECHO, ENGINES["echo"], None, machine())

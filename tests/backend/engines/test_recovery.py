@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backend.engines import memory
 from backend.engines import options as options_module
 from backend.engines import supervisor as module
 from backend.engines.base import EngineOptions, EngineState, EngineStatus, Piece
@@ -89,19 +90,59 @@ def test_a_way_that_needs_a_missing_package_is_not_offered(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("problem", "short"),
+    ("problem", "key", "wanted"),
     [
-        (MemoryError(), True),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"), True),
-        (RuntimeError("shape mismatch"), False),
-        ("", False),
+        (MemoryError(), "ops.out_of_memory", None),
+        (MemoryError("std::bad_alloc"), "ops.out_of_memory", None),
+        (OSError(12, "Cannot allocate memory"), "ops.out_of_memory", None),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 1.00 GiB free)", "starved.wanted", 2 << 30),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes."),
+            "starved.wanted", 7,
+        ),
+        ("Unable to allocate 1.5 KiB for an array with shape (3,)", "starved.wanted", 1536),
+        ("alloc_buffer: failed to allocate buffer of size 4096", "starved.wanted", 4096),
+        (RuntimeError("shape mismatch"), "engine.computation_failed", None),
+        ("", "engine.computation_failed", None),
+    ],
+)  # fmt: skip
+def test_a_lack_of_memory_is_told_from_other_failures(problem: Exception | str, key: str, wanted: int | None) -> None:
+    error = computation_failed(problem)
+    assert (error.key, error.params.get("bytes")) == (key, wanted)
+    assert memory_was_short(error) is (key != "engine.computation_failed")
+
+
+def test_what_an_engine_does_not_say_itself_is_in_its_log() -> None:
+    refused = EngineError("gguf.refused", file="x", what="check the input params")
+    log = ["0.00.1 I fine", "0.00.2 E load: mmap failed: Cannot allocate memory", "0.00.3 E exiting"]
+    assert memory.explained(refused, log).params == {"what": "load: mmap failed: Cannot allocate memory"}
+    assert memory.explained(refused, log[::2]) is refused
+    other = UsageError("engine.bits", bits=3)
+    assert memory.explained(other, log) is other
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "more_killed", "key"),
+    [
+        (-9, "", 1, "starved.killed"),
+        (-9, "MemoryError", 0, "engine.killed"),
+        (-6, "terminate called after throwing an instance of 'std::bad_alloc'", 0, "starved.ended"),
+        (1, "ggml: failed to allocate buffer of size 9", 1, "starved.ended"),
+        (-11, "fine", 1, "engine.killed"),
+        (1, "fine", 0, "engine.died"),
     ],
 )
-def test_a_lack_of_memory_is_told_from_other_failures(problem: Exception | str, short: bool) -> None:
-    error = computation_failed(problem)
-    assert memory_was_short(error) is short
-    assert error.key == ("ops.out_of_memory" if short else "engine.computation_failed")
+def test_why_a_process_ended(
+    code: int, log: str, more_killed: int, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 5\noom_kill 3\n")
+    monkeypatch.setattr(memory, "_COUNTERS", counters)
+    error = memory.ended_by(code, log, killed_before=3 - more_killed)
+    assert error.key == key
+    assert error.params["log"] == log
+    counters.unlink()
+    assert memory.killed_processes() == 0
 
 
 @pytest.mark.parametrize(

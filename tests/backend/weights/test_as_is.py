@@ -191,7 +191,7 @@ def test_what_cannot_pass(tmp_path: Path) -> None:
     refuse(tmp_path / "source", "weights.not_llama")
 
 
-def test_deltas_loras_and_metas_layout_are_for_llama_only(tmp_path: Path, t5: tuple[Path, Finished]) -> None:
+def test_what_is_for_llama_only_and_for_decoders_only(tmp_path: Path, t5: tuple[Path, Finished]) -> None:
     tiny = Tiny()
     llama, other = open_huggingface(write_hf(tmp_path / "llama", tiny, weights(tiny))), open_huggingface(t5[0])
     write_lora(tmp_path / "lora", tiny)
@@ -199,13 +199,15 @@ def test_deltas_loras_and_metas_layout_are_for_llama_only(tmp_path: Path, t5: tu
         lambda: other.llama,
         lambda: add_delta(llama, other),
         lambda: add_delta(other, llama),
-        lambda: add_lora(other, tmp_path / "lora"),
         lambda: to_meta_layout(other),
     )
     for attempt in attempts:
         with pytest.raises(WeightsError) as refused:
             attempt()
         assert refused.value.key == "finish.llama_only"
+    with pytest.raises(WeightsError, match="t5") as refused:
+        add_lora(other, tmp_path / "lora")
+    assert refused.value.key == "lora.kind"
 
 
 def test_a_tokenizer_with_more_tokens_than_rows_is_refused(tmp_path: Path, t5: tuple[Path, Finished]) -> None:

@@ -416,9 +416,15 @@ def test_tied_tables(tmp_path: Path) -> None:
         "base_model.model.lm_head.lora_B.weight": some(300, 4),
     }
     save_adapter(tmp_path / "head", head)
+    found = loaded(tied)
+    added = loaded(add_lora(tied, tmp_path / "head", scale=0.5))
+    assert torch.equal(added["model.embed_tokens.weight"], found["model.embed_tokens.weight"])
+    product = head["base_model.model.lm_head.lora_B.weight"] @ head["base_model.model.lm_head.lora_A.weight"]
+    assert torch.equal(added["lm_head.weight"], (found["model.embed_tokens.weight"].float() + product).half())
+    save_adapter(tmp_path / "one", head | {EMB + ".weight": some(310, 32)})
     with pytest.raises(WeightsError) as refused:
-        add_lora(tied, tmp_path / "head")
-    assert refused.value.key == "lora.tied"
+        add_lora(tied, tmp_path / "one")
+    assert refused.value.key == "weights.adapter_one_sided"
 
 
 def test_an_untrained_adapter_is_said_to_change_nothing(tmp_path: Path) -> None:

@@ -136,3 +136,13 @@ def test_a_speed_that_cannot_be_told_yet_is_not_shown_as_nothing() -> None:
     assert "22 tokens/s in the last reply" in engine_card(status, "en", admin=True, line=Live(0, Latest(7, 0.4, 21.7)))
     told = engine_card(status, "en", admin=True, forecast=Forecast(169_000_000, 143_000_000, gpu=False))
     assert "144 MB, predicted 169 MB before loading" in told
+
+
+def test_memory_that_was_short_in_mid_reply_is_told_with_the_smaller_way() -> None:
+    status = EngineStatus(EngineState.READY, "m", context=4096, short=2, offer=EngineOptions(context=2048))
+    card = engine_card(status, "en", admin=True)
+    assert "replies that ended because of it: 2" in card
+    assert "shorter context (2,048 tokens)" in card
+    everybody = engine_card(status, "en", admin=False)
+    assert "replies that ended because of it: 2" in everybody
+    assert "shorter context" not in everybody

@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from backend.engines.base import EngineOptions, EngineState, EngineStatus, Sampling
+from backend.engines.base import EngineOptions, EngineState, EngineStatus, Lora, Sampling
 from backend.engines.line import Line
 from backend.errors import EngineError, Refused, UsageError
 from backend.library import ModelInfo
 from backend.text import Message, say
-from ui.views.chat import GIB, build_chat
+from ui.views.chat import BUSY, GIB, build_chat
 from ui.wiring.model import ModelHandlers, read_options
 
 FORM = {
@@ -156,6 +156,26 @@ def test_a_fresh_page_gets_everything_and_then_only_changes(machine: Machine, ha
     assert prop(changed["picker"], "value") == "two"
     assert "two is ready" in changed["card"]
     assert "controls" not in changed
+
+
+def test_a_page_looks_often_only_while_something_of_its_own_moves(machine: Machine, handlers: ModelHandlers) -> None:
+    def pace(shown: str) -> float:
+        return float(prop(named(handlers.tick(request(), "", "one", shown))["timer"], "value"))
+
+    machine.now = EngineStatus(EngineState.READY, "one", active=1)
+    assert (pace(BUSY), pace("a1b2")) == (0.5, 3.0)  # it talks; somebody else does
+    machine.now = EngineStatus(EngineState.LOADING, "one")
+    assert pace("a1b2") == 0.5
+
+
+def test_strengths_that_another_tab_has_sent_are_drawn_anew(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.now = EngineStatus(EngineState.READY, "one", EngineOptions(loras=(Lora("/adapters/pirate"),)))
+    first = named(handlers.open(request()))
+    assert set(named(handlers.tick(request(), first["seen"], "one"))) == {"timer"}
+    machine.kept = (("pirate", 0.25),)
+    changed = named(handlers.tick(request(), first["seen"], "one"))
+    assert set(changed) == {"mix", "timer", "seen"}
+    assert 'value=\\"0.25\\"' in changed["mix"]
 
 
 def test_a_visitors_pick_is_not_taken_away_when_the_shelf_grows(machine: Machine, handlers: ModelHandlers) -> None:

@@ -1,6 +1,7 @@
 """What "How to load it" offers on a machine, and what it says of the choices."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from backend.hardware import Gpu, Hardware
 from backend.library import ModelInfo
 from backend.text import Message
 from tests.ui.wiring.test_model import FORM, request
+from ui.render.loras import lora_id
 from ui.views.chat import build_chat
 from ui.wiring.options import OptionHandlers
 
@@ -28,6 +30,16 @@ PLAIN = {**FORM, "engine": "auto", "device": "auto", "bits": 16, "num_gpus": 0, 
          "dtype": "auto", "context": 0, "idle_minutes": 0}  # fmt: skip
 
 
+class _Meant:
+    """Automatic is llama.cpp; counts how often it is asked, for each answer opens a checkpoint."""
+
+    count = 0
+
+    def __call__(self, _: ModelInfo, options: EngineOptions) -> EngineOptions:
+        self.count += 1
+        return replace(options, engine="llamacpp") if options.engine == "auto" else options
+
+
 def _handlers(machine: Hardware, given: EngineOptions) -> OptionHandlers:
     async def lay_out() -> Any:
         with gr.Blocks(analytics_enabled=False):
@@ -36,7 +48,7 @@ def _handlers(machine: Hardware, given: EngineOptions) -> OptionHandlers:
     prospects = SimpleNamespace(
         machine=lambda: machine,
         precisions=lambda model, options: [(fit, None) for fit in FITS],
-        meant=lambda model, options: replace(options, engine="llamacpp") if options.engine == "auto" else options,
+        meant=_Meant(),
     )
     status = EngineStatus(EngineState.READY, "one", replace(given, engine="llamacpp"))
     services: Any = SimpleNamespace(
@@ -100,3 +112,16 @@ def test_loras_are_among_what_a_reload_changes() -> None:
     assert handlers.forget(request()) == ""
     with pytest.raises(Refused):
         handlers.changes(request(admin=False), "one", **asked)
+
+
+def test_strengths_alone_open_no_checkpoint_again() -> None:
+    handlers, asked = _handlers(BARE, EngineOptions()), {**PLAIN, "loras": ["/adapters/pirate"]}
+    meant: Any = handlers.services.prospects.meant
+    handlers.foretell(request(), "one", **asked)
+    for strength in ("0.5", "0.25"):
+        said = json.dumps({"said": {lora_id("/adapters/pirate"): strength}})
+        assert f"pirate × {strength}" in handlers.changes(request(), "one", **{**asked, "lora_scales": said})
+    assert meant.count == 1
+    assert "8-bit" in handlers.changes(request(), "one", **{**asked, "bits": 8})  # something else was chosen as well
+    handlers.foretell(request(), "one", **asked)  # the machine may have changed
+    assert meant.count == 3

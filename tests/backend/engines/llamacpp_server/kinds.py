@@ -44,7 +44,12 @@ VARIANTS: dict[str, tuple[str, Changes]] = {
 def write_kind(folder: Path, name: str, **more: Any) -> Any:
     """Write a model folder of one of ``VARIANTS`` and return transformers' model, in float32."""
     kind, changes = VARIANTS[name]
-    config = AutoConfig.for_model(kind, **{**_USUAL, **changes, **more})
+    return write_model(folder, kind, {**changes, **more})
+
+
+def write_model(folder: Path, kind: str, changes: Changes) -> Any:
+    """Write a model folder of any kind and return transformers' model, in float32."""
+    config = AutoConfig.for_model(kind, **{**_USUAL, **changes})
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     random = torch.Generator().manual_seed(3)
     gemma = kind.startswith("gemma")

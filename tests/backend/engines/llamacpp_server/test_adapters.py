@@ -9,14 +9,16 @@ import pytest
 from gguf import GGUFReader
 
 from backend.engines.adapters import open_loras
-from backend.engines.base import EngineOptions, Lora
+from backend.engines.base import ChatMessage, EngineOptions, Lora, Sampling
 from backend.engines.generator import Generator, Readiness
 from backend.engines.llamacpp_server import loading
 from backend.engines.llamacpp_server.adapters import Gate, lora_fields, write_adapters
-from backend.errors import WeightsError
+from backend.engines.llamacpp_server.seats import Seats
+from backend.engines.llamacpp_server.sharing import WORTH, Sharing
+from backend.errors import EngineError, WeightsError
 from backend.weights.gguf_adapter import write_gguf_adapter
 from backend.weights.opening import open_checkpoint
-from tests.backend.engines.loras import Truth, answers, merge_each, mix, reply, three_adapters
+from tests.backend.engines.loras import Truth, answers, merge_each, mix, reply, three_adapters, write_adapter
 
 LONG = "a b c " * 30
 QUESTIONS = ("hello", LONG)
@@ -72,6 +74,47 @@ def test_together_they_say_what_they_say_alone(attached: Generator) -> None:
         return await asyncio.gather(*(reply(attached, *one) for one in asked))
 
     assert asyncio.run(crowd()) == [asyncio.run(reply(attached, *one)) for one in asked]
+
+
+def test_a_long_beginning_is_never_copied_to_another_mixture(attached: Generator) -> None:
+    """The same words for everybody: what was computed of them with one mixture is of no use for the next."""
+    long = "c b a " * 70
+    asked = [(long + end, mix(**scales)) for scales in MIXES[:3] for end in ("a", "b")]
+
+    async def crowd() -> list[str]:
+        return await asyncio.gather(*(reply(attached, *one) for one in asked))
+
+    completions = attached._completions  # type: ignore[attr-defined]
+    assert attached.prepare([ChatMessage("user", long)], mix()).tokens > 2 * WORTH
+    copying = completions._sharing
+    together = asyncio.run(crowd())
+    assert len({copy.scales for copy in copying._copies._copies}) == 2  # there is no room for a third
+    again = [asyncio.run(reply(attached, *one)) for one in reversed(asked)][::-1]
+    completions._sharing = Sharing(Seats(attached.slots))
+    alone = [asyncio.run(reply(attached, *one)) for one in asked]
+    completions._sharing = copying
+    assert together == again == alone
+    assert len(set(alone)) > 3
+
+
+def test_numbers_that_burst_end_the_reply_and_leave_no_trace(tiny_folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    stem = "base_model.model.model.layers.0.mlp.up_proj.lora_"
+    large = {
+        f"{stem}A.weight": random.standard_normal((4, 64)).astype(np.float32) * 1e4,
+        f"{stem}B.weight": np.full((160, 4), 3e4, np.float32),
+    }
+    burst = write_adapter(tmp_path / "burst", targets=("k_proj",), extra=large)
+    generator = load(tiny_folder, burst)
+    plain = asyncio.run(reply(generator, LONG, mix()))
+    for sampling in (mix(burst=1.0), Sampling(temperature=2.0, loras=(("burst", 1.0),))):
+        for _ in range(generator.slots):
+            with pytest.raises(EngineError) as caught:
+                asyncio.run(reply(generator, "hello", sampling))
+            assert caught.value.key == "engine.not_numbers"
+    for _ in range(generator.slots + 1):  # in whichever slot
+        assert asyncio.run(reply(generator, LONG, mix())) == plain
+    generator.close()
 
 
 def test_the_file_holds_what_the_adapter_holds(tiny_folder: Path, adapters: dict[str, Path], tmp_path: Path) -> None:

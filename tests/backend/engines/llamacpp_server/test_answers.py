@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_fewer_bits_say_the_same(bits: int, llama: LlamaGenerator, demo_folder: 
     assert readiness.note is None
     assert small.placement.params == {"kind": {8: "Q8_0", 4: "Q4_K"}[bits]}
     assert asyncio.run(reply(small, "What is a delta?")) == asyncio.run(reply(llama, "What is a delta?"))
+    small.close()
 
 
 def test_several_at_once_are_not_mixed_up(llama: LlamaGenerator) -> None:
@@ -105,6 +107,7 @@ def test_limits_have_their_own_reasons(llama: LlamaGenerator, demo_folder: Path)
     assert text
     with pytest.raises(ContextFull):
         asyncio.run(reply(tight, "Hello! " * 20))
+    tight.close()
 
 
 def test_leaving_ends_the_computation(llama: LlamaGenerator) -> None:
@@ -171,7 +174,10 @@ def test_as_a_process_chosen_by_itself(engines: Callable[..., Supervisor], demo_
     assert json.loads((demo_folder / "config.json").read_text())["vocab_size"] == 2400
     family = psutil.Process(engine.status().pid).children(recursive=True)
     assert len(family) == 1  # the chat template's
+    places = f"cria-llama-{status.pid}-*"
+    assert len(list(Path(tempfile.gettempdir()).glob(places))) == 1
     engine.unload()
+    assert not list(Path(tempfile.gettempdir()).glob(places))
     assert engine.status().state is EngineState.OFF
     assert not psutil.pid_exists(status.pid)  # at the moment it says so: all memory is back
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)

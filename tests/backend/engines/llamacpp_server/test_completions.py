@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend.engines.base import Sampling
+from backend.engines.base import Lora, Sampling
 from backend.engines.llamacpp_server.completions import Chunk, Completions
 from backend.engines.llamacpp_server.generator import drops_first_space
 from backend.engines.llamacpp_server.sampling import request_fields
@@ -59,6 +59,7 @@ def test_text_passes_and_steps_count() -> None:
         said(finish="stop", tokens=4),
     )  # fmt: skip
     chunks, completions = run(script)
+    assert "n_probs" not in script.body
     assert chunks == [Chunk("a", 1), Chunk("你", 3), Chunk("", 4, "stop")]
     assert (completions.steps, completions.computed) == (6, 4)
     assert script.body["prompt"] == [1, 7, 8, 9, 10]
@@ -86,6 +87,30 @@ def test_errors_end_the_reply_after_what_came_before(line: Any, key: str) -> Non
         asyncio.run(collect())
     assert caught.value.key == key
     assert seen == [Chunk("a", 1)]
+
+
+@pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_end_the_reply_where_a_lora_may_be_the_cause(score: float | None) -> None:
+    def scored(text: str, tokens: int, value: float | None) -> dict[str, Any]:
+        line = said(text, tokens=tokens)
+        line["choices"][0]["logprobs"] = {"content": [{"logprob": value}]}
+        return line
+
+    script = Script(scored("a", 1, -0.5), scored("junk", 2, score), said(finish="length", tokens=3))
+    completions, seen = Completions(script, (Lora("/loras/ada"),)), list[str]()
+
+    async def collect(sampling: Sampling) -> None:
+        async for chunk in completions.stream((1, 2), sampling, 5):
+            seen.append(chunk.text)
+
+    with pytest.raises(EngineError) as caught:
+        asyncio.run(collect(Sampling()))
+    assert (caught.value.key, seen) == ("engine.not_numbers", ["a"])
+    assert script.body["n_probs"] == 1
+    script.lines = ()
+    with pytest.raises(EngineError):
+        asyncio.run(collect(Sampling(loras=())))  # switched off: the base was checked when it was loaded
+    assert "n_probs" not in script.body
 
 
 def test_an_answer_that_just_stops_is_an_error() -> None:

@@ -1,7 +1,7 @@
 """Other kinds than Llama in llama.cpp: what transformers computes, to rounding; and what cannot be is refused."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import torch
 
 from backend.dimensions import dimensions_from_config
 from backend.engines import choice
-from backend.engines.base import EngineOptions
+from backend.engines.adapters import open_loras
+from backend.engines.base import EngineOptions, Lora
 from backend.engines.choice import choose_engine
 from backend.engines.folder import open_folder, small_json
 from backend.engines.generator import Readiness
 from backend.engines.llamacpp_server import loading, serving
+from backend.engines.llamacpp_server.adapters import lora_fields, write_adapters
 from backend.engines.llamacpp_server.sizes import Room
 from backend.engines.llamacpp_server.store import make_gguf
 from backend.errors import UsageError, WeightsError
@@ -23,12 +25,14 @@ from backend.weights import gguf_layout
 from backend.weights.gguf_kinds import check_convertible
 from backend.weights.gguf_layout import converted_bytes, to_gguf_layout
 from tests.backend.engines.conftest import machine
+from tests.backend.engines.kind_loras import added, write_lora
 from tests.backend.engines.llamacpp_server.kinds import LONG, SHORT, VARIANTS, write_kind
 
 TEXT = 259  # the first token that is no byte: half a character would not be reported
 PROMPTS = ([1, 300, 270, 281], [1, *range(265, 300), *range(310, 270, -1), *range(262, 320, 3), *range(318, 262, -2)])
 TOKENS = 32
 F32 = 0
+NEAR_LORA = 0.015  # llama.cpp multiplies with a LoRA in float16
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,13 +59,15 @@ def precise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gguf_layout.KINDS, "f32", ("F32", "F32", F32))
 
 
-def serve(folder: Path, kind: str) -> Any:
+def serve(folder: Path, kind: str, *loras: Path) -> Any:
     found = open_folder(folder)
     room = Room(check_convertible(found.checkpoint).longest, 1)
-    return serving.start_server(make_gguf(found, kind, lambda progress: None), room, ())
+    attached = open_loras(found.checkpoint, [Lora(str(one)) for one in loras])
+    files = write_adapters(found.checkpoint, attached, folder.parent)
+    return serving.start_server(make_gguf(found, kind, lambda progress: None), room, files)
 
 
-def reply(server: Any, ids: list[int]) -> tuple[list[int], list[dict[int, float]]]:
+def reply(server: Any, ids: list[int], *scales: float) -> tuple[list[int], list[dict[int, float]]]:
     """Return the tokens of a greedy reply, and the likeliest ones at each step with their log-probabilities."""
     said: list[Any] = []
 
@@ -71,7 +77,7 @@ def reply(server: Any, ids: list[int]) -> tuple[list[int], list[dict[int, float]
 
     request = {"prompt": ids, "n_predict": TOKENS, "max_tokens": TOKENS, "temperature": 0.0, "n_probs": 6,
                "samplers": ["temperature"], "logit_bias": [[token, False] for token in range(TEXT)]}  # fmt: skip
-    server.handle_completions(request | {"stream": True}, take)
+    server.handle_completions(request | lora_fields(scales) | {"stream": True}, take)
     return [step["id"] for step in said], [{one["id"]: one["logprob"] for one in step["top_logprobs"]} for step in said]
 
 
@@ -80,9 +86,20 @@ def test_the_same_as_transformers(name: str, tmp_path: Path, precise: None) -> N
     folder = tmp_path / "model"
     model = write_kind(folder, name)
     near = 0.01 if "gemma" in name else 0.001  # llama.cpp looks GELU up in a table of float16
-    server = serve(folder, "f32")
+    loras = [write_lora(tmp_path / "layers", folder)]
+    if not model.config.tie_word_embeddings:
+        loras.append(write_lora(tmp_path / "words", folder, words=True))
+    server = serve(folder, "f32", *loras)
+    compare(model, server, near, [0.0] * len(loras))
+    sizes(folder)
+    with added(model, [(lora, 0.5) for lora in loras]):
+        compare(model, server, NEAR_LORA, [0.5] * len(loras))
+
+
+def compare(model: Any, server: Any, near: float, scales: Sequence[float]) -> None:
+    """Make sure that llama.cpp takes the tokens that transformers finds likeliest, and finds them as likely."""
     for prompt in PROMPTS:
-        tokens, steps = reply(server, prompt)
+        tokens, steps = reply(server, prompt, *scales)
         assert len(tokens) == TOKENS
         with torch.inference_mode():
             scores = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
@@ -91,7 +108,6 @@ def test_the_same_as_transformers(name: str, tmp_path: Path, precise: None) -> N
             assert float(row[TEXT:].max() - row[token]) < near
             assert max(abs(value - float(row[one])) for one, value in found.items()) < near
     assert len(set(tokens)) > 1
-    sizes(folder)
 
 
 def sizes(folder: Path) -> None:
@@ -143,6 +159,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma2", {"final_logit_softcapping": None}, "final_logit_softcapping"),
     ("gemma2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation"),
+    ("gemma2", {"tie_word_embeddings": False}, "tie_word_embeddings"),
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("gemma3", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
     ("gemma3", {"layer_types": None, "sliding_window_pattern": 4}, "sliding_window_pattern"),
@@ -209,5 +226,6 @@ def test_a_window_bounds_the_context_and_that_is_said(tmp_path: Path) -> None:
     assert generator.context == 256
     assert generator.note is not None
     assert (generator.note.key, generator.note.params) == ("gguf.shorter", {"context": 256, "wanted": 512})
+    generator.close()
     with pytest.raises(UsageError, match="up to 256 tokens"):
         loading.load(Readiness(tmp_path / "model", EngineOptions(engine="llamacpp", context=400)))

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from backend.engines.base import ChatMessage, Sampling
-from backend.engines.llamacpp_server.completions import Completions, Server
+from backend.engines.llamacpp_server.completions import Completions
 from backend.engines.llamacpp_server.generator import LlamaGenerator
+from backend.engines.llamacpp_server.serving import Server
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=12)
 SYSTEM = ChatMessage("system", "You answer in one short sentence, in the language of the question, and never guess.")

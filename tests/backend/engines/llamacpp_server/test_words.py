@@ -145,6 +145,7 @@ def test_the_text_is_the_tokenizers(name: str, tmp_path: Path) -> None:
         return "".join(step.text for step in said), said[-1].finish, said[-1].tokens
 
     text, finish, tokens = asyncio.run(run())
+    generator.close()
     assert text == wanted
     assert (finish, tokens) == (Finish.STOP, len(steps) + 1)
 

@@ -17,6 +17,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder")
     for flag in ("host", "port", "served-model-name", "tensor-parallel-size", "quantization", "dtype", "max-model-len"):
         parser.add_argument(f"--{flag}")
+    parser.add_argument("--enable-lora", action="store_true")
+    for flag in ("max-loras", "max-lora-rank"):
+        parser.add_argument(f"--{flag}", type=int)
+    parser.add_argument("--lora-modules", nargs="+", type=json.loads, default=[])
     return parser.parse_args()
 
 
@@ -44,15 +48,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self._json(200, {})
         elif self._knows_key():
-            self._json(
-                200, {"data": [{"id": TOLD.served_model_name, "max_model_len": int(TOLD.max_model_len or 2048)}]}
-            )
+            names = [TOLD.served_model_name, *(one["name"] for one in TOLD.lora_modules)]
+            most = int(TOLD.max_model_len or 2048)
+            self._json(200, {"data": [{"id": name, "max_model_len": most} for name in names]})
 
     def do_POST(self) -> None:
         if not self._knows_key():
             return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = asked["messages"][-1]["content"]
+        if text == "who":
+            text = " ".join([asked["model"], str(TOLD.max_lora_rank), *(key for key in asked if key == "loras")])
         if text == "die":
             print("RuntimeError: the engine core died", file=sys.stderr, flush=True)
             os._exit(7)

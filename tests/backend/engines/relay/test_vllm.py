@@ -11,14 +11,15 @@ import psutil
 import pytest
 
 from backend import engines as table
-from backend.engines.base import EngineOptions, EngineState
+from backend.engines.base import EngineOptions, EngineState, Lora, Sampling
 from backend.engines.client import Endpoint
 from backend.engines.options import check_options
 from backend.engines.relay.vllm import Life, wait_until_healthy
-from backend.engines.relay.vllm_command import command, environment, memory_share
+from backend.engines.relay.vllm_command import command, environment, lora_words, memory_share
 from backend.engines.supervisor import Supervisor
 from backend.errors import EngineError, UsageError
 from tests.backend.engines.conftest import READY_S, ask, machine, text_of
+from tests.backend.engines.loras import write_adapter
 from tests.backend.engines.relay import fake_vllm_path
 
 MODEL = Path("/models/my-model")
@@ -47,6 +48,14 @@ def test_its_environment_has_the_key_and_its_memory_is_a_share() -> None:
     assert memory_share(0, 16) == memory_share(8, 0) == []
 
 
+@pytest.mark.parametrize(("rank", "most"), [(1, 8), (8, 8), (9, 16), (256, 256), (500, 512), (600, 600)])
+def test_its_words_for_loras(rank: int, most: int) -> None:
+    assert lora_words(MODEL, (), 0) == []
+    words = lora_words(MODEL, (Lora("/x/a=b"), Lora("/x/bob", 0.0)), rank)
+    assert words[:5] == ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(most)]
+    assert words[5:7] == ["--lora-modules", '{"name": "my-model:a=b", "path": "/x/a=b"}']
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a program called vllm on the path."""
@@ -69,6 +78,11 @@ def test_what_it_cannot_do_is_said() -> None:
     check_options(EngineOptions(engine="vllm", bits=8, num_gpus=2), machine(1, 1))
     with pytest.raises(UsageError):
         check_options(EngineOptions(engine="vllm", device="cpu"), machine(1))
+    check_options(EngineOptions(engine="vllm", loras=(Lora("/x/a"), Lora("/x/b", 0.0))), machine(1))
+    for loras in ((Lora("/x/a"), Lora("/x/b")), (Lora("/x/a", 0.5),)):
+        with pytest.raises(UsageError) as caught:
+            check_options(EngineOptions(engine="vllm", loras=loras), machine(1))
+        assert caught.value.key == "attach.alone"
 
 
 def test_one_that_never_gets_ready_or_falls_silent_is_given_up() -> None:
@@ -96,10 +110,11 @@ def _gone(pids: list[int]) -> bool:
 
 @pytest.mark.usefixtures("installed")
 def test_it_is_started_asked_restarted_and_ended_with_all_its_family(
-    engines: Callable[..., Supervisor], tiny_folder: Path
+    engines: Callable[..., Supervisor], tiny_folder: Path, tmp_path: Path
 ) -> None:
     engine = engines(restart_delays_s=(0.01,))
-    engine.load(tiny_folder, EngineOptions(engine="vllm", context=512))
+    loras = (Lora(str(write_adapter(tmp_path / "ada"))), Lora(str(write_adapter(tmp_path / "bob", rank=12)), 0.0))
+    engine.load(tiny_folder, EngineOptions(engine="vllm", context=512, loras=loras))
     status = engine.wait_ready(READY_S)
     assert (status.model, status.context) == ("tiny", 512)
     family = psutil.Process(status.pid).children(recursive=True)
@@ -110,6 +125,10 @@ def test_it_is_started_asked_restarted_and_ended_with_all_its_family(
     assert text_of(pieces) == "quantization=None gpus=1 hello"
     assert pieces[-1].usage is not None
     assert pieces[-1].usage.prompt_tokens == 5
+    for wanted, name in ((None, "tiny:ada"), ((), "tiny"), ((("bob", 1.0),), "tiny:bob")):
+        assert text_of(ask(engine, "who", Sampling(loras=wanted))).endswith(f" {name} 16")
+    with pytest.raises(UsageError, match=r"bob=0\.5"):
+        ask(engine, "who", Sampling(loras=(("bob", 0.5),)))
     assert text_of(ask(engine, "strict")).endswith("strict")
     with pytest.raises(EngineError) as caught:
         ask(engine, "die")
