@@ -25,17 +25,17 @@ if importlib.util.find_spec("psutil") is None:  # the first of the packages that
         f"cria: {sys.executable} has none of Cria's packages. Run .venv/bin/python app.py ..., as the README says."
     )
 
-from backend.cli.loras import with_loras
 from backend.cli.parser import build_parser, engine_options, model_elsewhere, read_settings
 from backend.engines.base import EngineOptions
 from backend.errors import CriaError, MachineError, UsageError, unexpected
-from backend.services import Services
 from backend.settings import Settings
-from backend.sources.access import Access, read_access
 from backend.text import say, tell
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from backend.services import Services
+    from backend.sources.access import Access
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 SPEEDS_AFTER_S = 60.0
@@ -59,12 +59,13 @@ def prepare_folders(settings: Settings) -> None:
         raise MachineError("cli.data_dir", folder=str(settings.data_dir), what=what) from problem
 
 
-def build_services(settings: Settings, options: EngineOptions, access: Access) -> Services:
+def build_services(settings: Settings, options: EngineOptions, access: "Access") -> "Services":
     """Build the one value that every edge gets. Starts nothing."""
     from backend.conversations import Conversations
     from backend.engines.line import Limits, Line
     from backend.engines.supervisor import Supervisor
     from backend.jobs.manager import JobManager
+    from backend.services import Services
 
     return Services(
         settings=settings,
@@ -77,7 +78,7 @@ def build_services(settings: Settings, options: EngineOptions, access: Access) -
     )
 
 
-def build_app(services: Services) -> "ASGIApp":
+def build_app(services: "Services") -> "ASGIApp":
     """Join gateway and page on one FastAPI app and put the guard around both."""
     from fastapi import FastAPI
 
@@ -131,7 +132,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(0)
 
 
-def serve(args: argparse.Namespace, services: Services) -> int:
+def serve(args: argparse.Namespace, services: "Services") -> int:
     """Serve the page until a signal comes; then end the engine. Returns 0."""
     listener = open_port(services.settings)
     import uvicorn
@@ -180,11 +181,16 @@ def serve(args: argparse.Namespace, services: Services) -> int:
     return 0
 
 
-def run(args: argparse.Namespace, settings: Settings, access: Access) -> int:
+def run(args: argparse.Namespace, settings: Settings) -> int:
     """Build the services and carry out the command, or serve the page."""
-    from backend.cli import bench, chat, commands, downloads, fit, jobs, models, recipes, setup
-
     prepare_folders(settings)
+    if args.command is None:  # before the imports, which take many seconds from a cold disk
+        print(say(settings.language, "cli.starting"), file=sys.stderr, flush=True)  # noqa: T201
+    from backend.cli import bench, chat, commands, downloads, fit, jobs, models, recipes, setup
+    from backend.cli.loras import with_loras
+    from backend.sources.access import read_access
+
+    access = read_access(os.environ, hub=args.hub or "", rate=args.max_download_rate)
     options = with_loras(engine_options(args), args.attach, settings.downloads_dir)
     services = build_services(settings, options, access)
     table = {
@@ -208,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = read_settings(args, os.environ)
     logging.basicConfig(level=logging.INFO if settings.debug else logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        return run(args, settings, read_access(os.environ, hub=args.hub or "", rate=args.max_download_rate))
+        return run(args, settings)
     except CriaError as problem:
         if settings.debug:
             logging.exception("the reason for the message below")

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend.conversations import Conversations
-from backend.engines import ENGINES, is_elsewhere
+from backend.engines import AUTO, ENGINES, is_elsewhere
 from backend.engines.attachable import Attachables, Offer
 from backend.engines.base import EngineControl, EngineOptions, EngineStatus, Lora
 from backend.engines.choice import ON_CPU
@@ -282,6 +282,13 @@ class Services:
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the shelf, newest first."""
         return self.shelf.models()
+
+    def unsound(self, *, look: bool = False) -> frozenset[str]:
+        """Return the names of the models that are known to be broken, which only an engine without weights loads. With
+        ``look`` new folders are looked into meanwhile.
+        """
+        reads = self.options.engine == AUTO or ENGINES[self.options.engine].computes
+        return self.shelf.unsound(look=look) if reads else frozenset()
 
     def load(self, model: str, options: EngineOptions) -> None:
         """Start loading a model by name; follow it with ``engine.status()``.

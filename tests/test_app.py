@@ -153,6 +153,7 @@ def test_the_page_is_served_and_ends_cleanly(server: tuple[subprocess.Popen[str]
     assert process.returncode == 0, err
     assert f"http://localhost:{port}/" in out
     assert "Traceback" not in err
+    assert "Cria is starting" in err  # before anything slow is imported
     assert time.monotonic() - began < 15
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from backend.cli.chat import model_folder, wait_until_ready
+from backend.cli.draw import width
 from backend.cli.loras import with_loras
 from backend.cli.parser import engine_options, model_elsewhere
 from backend.engines import ENGINES
@@ -112,7 +113,10 @@ def table(report: Report, status: EngineStatus, language: str, *, ready: bool = 
         rate = one.decode_tokens_per_s
         written = ["-", "-"] if rate is None else [f"{rate:.1f}", f"{rate / one.parallel:.1f}"]
         rows.append([str(one.parallel), f"{one.prefill_tokens_per_s:.1f}", *written, f"{one.first_token_s:.2f} s"])
-    lines += ["  ".join(cell.rjust(12) for cell in row) for row in rows]
+    wide = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    lines += [
+        "  ".join(" " * (room - width(cell)) + cell for room, cell in zip(wide, row, strict=True)) for row in rows
+    ]
     if any(one.decode_tokens_per_s is None for one in report.bursts):
         lines.append(say(language, "bench.short"))
     return lines + _bound_lines(report, language)

@@ -21,6 +21,7 @@ from backend.text import say, tell
 
 _POLL_S = 0.1
 _COMMAND = re.compile(r"/[A-Za-z]+( .*)?")  # and no path, which a question may begin with
+_LEAVE = frozenset(("/quit", "/exit", "/bye"))
 _SHOWN = 40
 _GONE = frozenset((EngineState.OFF, EngineState.STOPPING, EngineState.FAILED))
 _ENDINGS = {Finish.LENGTH: "cli.chat.length", Finish.CONTEXT: "cli.chat.context", Finish.TIME: "hard.late"}
@@ -114,7 +115,7 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
     _help(attached, language)
     while True:
         try:
-            text = input("> ").strip()
+            text = input("> " if sys.stdin.isatty() else "").strip()
         except (EOFError, KeyboardInterrupt):
             print(file=sys.stderr)
             return
@@ -126,7 +127,7 @@ def _conversation(engine: Supervisor, system: str, sampling: Sampling, language:
         if attached and loras.is_command(text):
             sampling = _switch(text, attached, sampling, language)
             continue
-        if text == "/quit":
+        if text in _LEAVE:
             return
         if _COMMAND.fullmatch(text):
             if text != "/help":

@@ -72,6 +72,6 @@ def _way(one: Fit, language: str) -> Iterator[str]:
     yield f"  {tell(language, one.why)}"
     if one.remedy is not None:
         yield f"  {tell(language, one.remedy)}"
+    yield f"    {tell(language, enough(one))}"  # before the sum, which is of something else
     for message in next(iter(one.needs.values())).formula:
         yield f"    {tell(language, message)}"
-    yield f"    {tell(language, enough(one))}"

@@ -20,12 +20,13 @@ from backend.jobs.shelf import Shelved
 from backend.jobs.view import JobState, JobView
 from backend.library import ModelInfo
 from backend.library.condition import Way
-from backend.recipes import custom_recipe
+from backend.recipes import check_name, custom_recipe
 from backend.services import Services
 from backend.text import plain_lines, say, tell
 from backend.units import bytes_text
 
 _POLL_S = 0.2
+_NAMED = 8  # files in a line
 
 
 def models(args: argparse.Namespace, services: Services) -> int:
@@ -34,7 +35,7 @@ def models(args: argparse.Namespace, services: Services) -> int:
     Raises:
         CriaError: it cannot be done.
     """
-    if not args.export and (args.layout or args.lora or args.copy_dtype or (args.name and not args.adopt)):
+    if not args.export and (args.layout or args.lora or args.copy_dtype or (args.name is not None and not args.adopt)):
         raise UsageError("models.only_export")
     if args.template and not args.repair:
         raise UsageError("models.only_repair")
@@ -48,12 +49,28 @@ def _list(args: argparse.Namespace, services: Services) -> int:
         print_json([_row(one, services) for one in shelf])
         return DONE
     for one in shelf:
-        print(_line(one.info, _fits(one, services), language))
-        for fault in one.found.faults if one.found and not one.info.problem else ():
-            print(f"  - {tell(language, fault.say)}")
+        worst, *others = _wrong(one, language)
+        print(_line(one.info, worst, _fits(one, services), language))
+        for other in others:
+            print(f"  - {other}")
     if not shelf:
         print(say(language, "cli.models.none"), file=sys.stderr)
     return DONE
+
+
+def _wrong(one: Shelved, language: str) -> list[str]:
+    """Return what is wrong with a model. First what voids anything that was seen of it before, empty for nothing."""
+    info, faults = one.info, one.found.faults if one.found else ()
+    mends = [tell(language, fault.say) for fault in faults if fault.way is Way.MEND]
+    damage = [tell(language, fault.say) for fault in faults if fault.way is not Way.MEND]
+    if info.problem and (info.problem == "library.meta_layout" or not damage):
+        damage = [say(language, info.problem + ".say", name=info.name)]
+    if info.checked is not None and info.checked.bad:
+        bad = info.checked.bad
+        damage.append(
+            say(language, "models.damaged.say", name=info.name, count=len(bad), files=", ".join(bad[:_NAMED]))
+        )
+    return [*(damage or [""]), *mends]
 
 
 def _fits(one: Shelved, services: Services) -> Verdict | None:
@@ -94,12 +111,11 @@ def _row(one: Shelved, services: Services) -> Mapping[str, Any]:
     }
 
 
-def _line(model: ModelInfo, fits: Verdict | None, language: str) -> str:
+def _line(model: ModelInfo, damage: str, fits: Verdict | None, language: str) -> str:
     stops = {True: "cli.models.stops", False: "cli.models.runs_on", None: "cli.models.untested"}[model.stops]
     name = plain_lines(model.name)
-    problem = say(language, model.problem + ".say", name=model.name) if model.problem else ""
-    here = f"; {say(language, f'fit.{fits}')}" if fits else ""
-    said = (problem or say(language, stops)) + here
+    here = f"; {say(language, f'fit.{fits}')}" if fits and not damage else ""
+    said = (damage or say(language, stops)) + here
     return f"{name:<24} {bytes_text(model.bytes):>9}  {model.template or '?':<14} {said}"
 
 
@@ -153,6 +169,8 @@ def _drop(args: argparse.Namespace, services: Services) -> int:
 def _adopt(args: argparse.Namespace, services: Services) -> int:
     """Put a ready-made GGUF on the shelf; from another disk it is copied, which takes its time."""
     name, shown = "", 0.0
+    if args.name is not None:  # "" would mean: after the file
+        check_name(args.name.strip())
     for step in services.shelf.adopt(args.adopt, args.name or ""):
         if isinstance(step, str):
             name = step

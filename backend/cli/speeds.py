@@ -6,15 +6,11 @@ Knows nothing about how anything is measured or counted.
 import argparse
 from collections.abc import Iterator
 
-from backend.dimensions import Dimensions
 from backend.fit.measured import Speeds
-from backend.fit.result import Fit, Verdict
+from backend.fit.reach import made, sized, widest
+from backend.fit.result import Verdict
 from backend.services import Services
 from backend.text import say
-
-# LLaMA's sizes: what people compare with.
-_USUAL = (("65B", 8192, 80, 64, 22016), ("33B", 6656, 60, 52, 17920), ("13B", 5120, 40, 40, 13824),
-          ("7B", 4096, 32, 32, 11008), ("3B", 3200, 26, 32, 8640), ("1B", 2048, 22, 32, 5632))  # fmt: skip
 
 
 def measured(args: argparse.Namespace, services: Services) -> Speeds:
@@ -33,33 +29,24 @@ def check_lines(args: argparse.Namespace, services: Services) -> Iterator[str]:
     rates = services.rates()
     network = say(language, "fit.measured.network", network=rates.network) if rates.network_measured else None
     network = network or say(language, "fit.measured.no_download", rate=rates.network)
-    found = largest(services)
-    runs = say(language, "fit.measured.none")
-    if found is not None:
-        size, fit = found
-        place = str(fit.why.params["place"])
-        key = "fit.measured.largest_cpu" if fit.way.device == "cpu" else "fit.measured.largest"
-        runs = say(language, key, size=size, bits=fit.way.bits, place=place)
+    runs = _runs(services)
     for key, text in (("disk_speed", disk), ("memory_speed", memory), ("network_speed", network), ("fits", runs)):
         yield f"{say(language, f'fit.check.{key}'):<22} {text}"
 
 
-def largest(services: Services) -> tuple[str, Fit] | None:
-    """Return the largest of LLaMA's sizes that runs well here, and how; None if none does."""
-    hardware, prospects = services.prospects.machine(), services.prospects
-    for name, hidden, layers, heads, ffn in _USUAL:
-        size = Dimensions(
-            kind="llama",
-            vocab=32000,
-            hidden=hidden,
-            layers=layers,
-            heads=heads,
-            kv_heads=heads,
-            head_dim=hidden // heads,
-            ffn=ffn,
-            context=2048,
-        )
-        best = prospects.fitting.look(size, hardware, services.options).best
-        if best is not None and best.verdict is Verdict.WELL:
-            return name, best
-    return None
+def _runs(services: Services) -> str:
+    """Return the largest model of the recipes that runs well here, and how; where the disk limits what can be set up,
+    that as well: in the words of the page, of the same models."""
+    language = services.settings.language
+    models = sized((recipe, services.outlook(recipe)) for recipe in services.recipes())
+    best = widest(models, Verdict.WELL)
+    if best is None:
+        return say(language, "fit.measured.none")
+    fit = best.fit
+    key = "fit.measured.largest_cpu" if fit.way.device == "cpu" else "fit.measured.largest"
+    runs = say(language, key, size=best.size, bits=fit.way.bits, place=str(fit.why.params["place"]))
+    room = made(models)
+    if room is None or room.parameters < best.parameters:
+        limit = say(language, "wizard.reach.disk", size=room.size) if room else say(language, "wizard.reach.no_disk")
+        return say(language, "wizard.sentences", one=f"{runs}.", two=limit)
+    return runs

@@ -11,18 +11,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
-from typing import cast
+from typing import Any, cast
 
 from backend.engines.adapters import Scales
 from backend.engines.base import ChatEngine, ChatMessage, EngineStatus, Finish, Piece, Sampling, Usage, Waiting
 from backend.engines.mixtures import mixture
 from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
-from backend.engines.tally import Latest, Tally
+from backend.engines.tally import ENOUGH, Latest, Tally
 from backend.errors import EngineError
 from backend.settings import REPLY_S
 
 TELL_S = 1.0  # how often somebody who waits is told where they stand
-_ENOUGH = 8  # tokens that a speed is taken from
 USUAL_SLOTS = 8  # as long as the engine has not said how many it has
 
 
@@ -183,7 +182,7 @@ class Seat:
         finally:
             line.tally.reply(self._kind, told.finish, told.tokens)
             if told.tokens:
-                line.tally.ended(told.latest(self.status().pid))
+                line.tally.ended(told.latest(self.status().pid), **told.decoded())
             line.leave(ticket, self._slots())
 
     def _slots(self) -> int:
@@ -228,7 +227,12 @@ class _Told:
         self.tokens, self.finish = max(self.tokens, piece.tokens), piece.finish or self.finish
         return first
 
+    def decoded(self) -> dict[str, Any]:
+        """Return how many tokens came in how many seconds after the first one; nothing unless it was alone."""
+        many, seconds = self.usage.completion_tokens - 1, self.usage.decode_s
+        return {"tokens": many, "seconds": seconds} if self.alone and many > 0 else {}
+
     def latest(self, pid: int) -> Latest:
         """Return what there is to say of it, once it has ended; a speed only of more than a few words."""
-        counts = self.alone and self.tokens >= _ENOUGH
+        counts = self.alone and self.tokens >= ENOUGH
         return Latest(pid, self.usage.first_token_s or self.waited, self.usage.tokens_per_s if counts else 0.0)

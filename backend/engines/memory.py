@@ -22,9 +22,16 @@ _MEMORY_KEYS = frozenset((
     "ops.out_of_memory", "engine.no_room_ram", "engine.no_room_gpu", "engine.no_room_cap", "engine.no_room_cache",
     "starved.killed", "starved.ended", "starved.wanted",
 ))  # fmt: skip
-# "Tried to allocate 2.00 GiB", "failed to allocate buffer of size 4096"
-_WANTED = re.compile(r"allocate (?:a )?(?:\w+ )?(?:buffer of size )?(\d+(?:\.\d+)?)\b ?([KMG]i?B)?", re.IGNORECASE)
-_UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+# "Tried to allocate 2.00 GiB", "you tried to allocate 4096 bytes", "failed to allocate buffer of size 4096"
+_WANTED = re.compile(
+    r"allocate (?:a )?(?:\w+ )?(?:buffer of size (?P<size>\d+)|(?P<count>\d+(?:\.\d+)?) ?(?P<unit>[KMGT]i?B|bytes))\b",
+    re.IGNORECASE,
+)
+_UNITS = {"bytes": 1} | {
+    f"{letter}{form}": base**power
+    for power, letter in enumerate("kmgt", 1)
+    for form, base in (("ib", 1024), ("b", 1000))
+}
 _STAMP = re.compile(r"^[\d.]+ [A-Z] +")  # of a line of llama.cpp's log
 _VAGUE = frozenset(("gguf.refused", "engine.computation_failed", "error.unexpected"))
 _SILENT = frozenset(("engine.hung", "engine.stalled", "engine.no_start"))
@@ -44,7 +51,8 @@ def out_of_memory(problem: BaseException | str) -> MachineError:
     what = problem if isinstance(problem, str) else str(problem) or type(problem).__name__
     wanted = _WANTED.search(what)
     if wanted is not None:  # the rest is of no use to anybody who does not know the library
-        return MachineError("starved.wanted", bytes=round(float(wanted[1]) * _UNITS[(wanted[2] or "").lower()]))
+        size = wanted["size"] or float(wanted["count"]) * _UNITS[wanted["unit"].lower()]
+        return MachineError("starved.wanted", bytes=round(float(size)))
     return MachineError("ops.out_of_memory", what=what[:300])
 
 

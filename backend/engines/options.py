@@ -53,7 +53,7 @@ def _check_numbers(options: EngineOptions) -> None:
         if getattr(options, name) < 0:
             raise UsageError("engine.negative", name=name, value=getattr(options, name))
     if options.context and not MIN_CONTEXT <= options.context <= MAX_CONTEXT:
-        raise UsageError("engine.context_range", value=options.context, low=MIN_CONTEXT, high=MAX_CONTEXT)
+        raise UsageError("engine.context_range", value=options.context, low=MIN_CONTEXT)
     if len(set(options.gpus)) != len(options.gpus):
         raise UsageError("engine.gpu_twice", gpus=_listed(options.gpus))
     if options.gpus and options.num_gpus not in (0, len(options.gpus)):

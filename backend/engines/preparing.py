@@ -16,6 +16,7 @@ from backend.errors import CriaError, EngineError
 
 TIMEOUT_S = 30.0  # a template or tokenizer that takes longer than this is not going to end
 THREADS = 8
+_START_S = 5.0
 MOST_STUCK = 4
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Preparing:
         self._pool = ThreadPoolExecutor(THREADS, "prepare")
         every = threading.Barrier(THREADS)
         for _ in range(THREADS):  # all threads now: where memory is short, one that cannot start is waited for in vain
-            self._pool.submit(every.wait)
+            self._pool.submit(every.wait, _START_S)  # not for ever: the process could not end
         self._open: dict[Future[object], float] = {}  # what runs, and when it should have come back
 
     async def run(self, work: Callable[[], T]) -> T:

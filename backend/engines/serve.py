@@ -42,14 +42,16 @@ def options_from_json(text: str) -> EngineOptions:
     return EngineOptions(**{**data, "gpus": tuple(data["gpus"]), "loras": loras})
 
 
-def serve(load: Load) -> None:
-    """Run an engine process to its end; ``load`` runs in a thread of its own and returns the generator."""
+def serve(load: Load, tidy: Callable[[], object] = bool) -> None:
+    """Run an engine process to its end; ``load`` runs in a thread of its own and returns the generator. ``tidy``
+    removes what the engine leaves on disk, when its parent is gone and it ends at once.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--options", type=options_from_json, required=True)
     told = parser.parse_args()
     key = sys.stdin.buffer.readline().decode("ascii").strip()
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(tidy,), name="parent-watch", daemon=True).start()
     report = _claim_stdout()
     readiness = Readiness(told.folder, told.options)
     server = uvicorn.Server(
@@ -89,13 +91,14 @@ def _load(load: Load, readiness: Readiness) -> None:
         readiness.state = EngineState.FAILED
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(tidy: Callable[[], object]) -> None:
     with contextlib.suppress(OSError):
         while sys.stdin.buffer.read(4096):
             pass
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.kill()
+    tidy()
     os._exit(0)
 
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from backend import hardware
 from backend.engines import find_engine
 from backend.engines.adapters import choose_scales
+from backend.engines.admission import admit
 from backend.engines.base import ChatMessage, EngineOptions, EngineState, EngineStatus, Piece, Sampling
-from backend.engines.choice import choose_engine
 from backend.engines.client import stream_chat
-from backend.engines.folder import weights_bytes
 from backend.engines.idle import Idle
 from backend.engines.memory import memory_was_short
-from backend.engines.options import check_options, choose_gpus
+from backend.engines.options import choose_gpus
 from backend.engines.process import EngineProcess
 from backend.engines.pulse import HUNG_AFTER_S, STALLED_AFTER_S
 from backend.engines.recovery import DELAYS_S, Recovery
@@ -110,10 +109,8 @@ class Supervisor:
     ) -> bool:
         """Begin a load, as ``load`` says; tell whether that was done: not when it is closed, or turn ``after`` over."""
         machine = self._probe()
-        options, why = choose_engine(options, machine, folder)
-        check_options(options, machine)
+        options, why, total = admit(folder, options, machine)
         kind, returning = find_engine(options.engine), after is not None
-        total = weights_bytes(folder, options, kind)
         first = EngineStatus(EngineState.STARTING, folder.name, options, total_bytes=total, returning=returning)
         turn = self._turns.begin(first, after=after, provided=lambda: not self._closed)
         if turn is None:

@@ -8,7 +8,10 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from backend.engines.base import SHORTEST_S
+
 WAITS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+ENOUGH = 8  # tokens that a speed is taken from
 _RECENT = 0.1  # share of a new reply in the mean length of replies
 
 
@@ -30,12 +33,26 @@ class Histogram:
 class Latest:
     """What the last reply was like: of which engine process, how long the engine took to its first token (as said under
     the reply: without the queue and the waking of a model), and tokens a second while nobody else was being answered.
-    0: not known.
+    0: not known. ``replies``: how many replies the speed is of; one may be too short to tell.
     """
 
     pid: int = 0
     first_token_s: float = 0.0
     tokens_per_s: float = 0.0
+    replies: int = 1
+
+
+@dataclass(frozen=True)
+class _Short:
+    """Replies that were too short for a speed, together."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    replies: int = 0
+
+    @property
+    def is_enough(self) -> bool:
+        return self.tokens >= ENOUGH and self.seconds >= SHORTEST_S
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,7 @@ class Tally:
         self._refused: Counter[str] = Counter()
         self._tokens, self._mean = 0, 0.0
         self._first = self._queue = Histogram()
-        self._last = Latest()
+        self._last, self._short = Latest(), _Short()
 
     def reply(self, kind: str, finish: str, tokens: int) -> None:
         """Note that a reply to a ``kind`` of asker has ended."""
@@ -75,11 +92,21 @@ class Tally:
         with self._lock:
             self._first = self._first.with_value(seconds)
 
-    def ended(self, last: Latest) -> None:
-        """Note what a reply was like that has ended; its speed only if it had the engine to itself."""
+    def ended(self, last: Latest, *, tokens: int = 0, seconds: float = 0.0) -> None:
+        """Note what a reply was like that has ended; its speed, and in how many ``seconds`` how many ``tokens`` came
+        after the first, only if it had the engine to itself. Replies too short for a speed add up to one.
+        """
         with self._lock:
-            rate = self._last.tokens_per_s if last.pid == self._last.pid else 0.0
-            self._last = replace(last, tokens_per_s=last.tokens_per_s or rate)
+            before, short = self._last, self._short
+            if last.pid != before.pid:
+                before, short = Latest(), _Short()
+            if not last.tokens_per_s:
+                short = _Short(short.tokens + tokens, short.seconds + seconds, short.replies + bool(tokens))
+                last = replace(last, tokens_per_s=before.tokens_per_s, replies=before.replies)
+                if short.is_enough:
+                    last = replace(last, tokens_per_s=short.tokens / short.seconds, replies=short.replies)
+                    short = _Short()
+            self._last, self._short = last, short
 
     def queued(self, seconds: float) -> None:
         """Note how long somebody stood in the queue."""

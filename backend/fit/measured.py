@@ -18,9 +18,10 @@ from backend.storage import replace_file
 
 FILE = "measured.json"
 RAM, GPU, LLAMACPP = "ram", "gpu", "llamacpp"  # what a forecast was of: each is wrong in its own way
-VERSION = 1  # of the arithmetic as well: what an older one was off by says nothing about this one
+VERSION = 2  # of the arithmetic as well: what an older one was off by says nothing about this one
 _MOST_LOADS, _MOST_BYTES = 200, 1 << 20
 _RECENT = 9  # loads that a correction is the median of
+_NOISE = 16_000_000  # bytes by which one load differs from the next: less than that teaches nothing
 _LARGEST_CORRECTION = 1_500_000_000  # bytes; more than that is no overhead but a mistake
 
 
@@ -71,9 +72,10 @@ class Measured:
 
 def _usual_error(loads: tuple[Load, ...], kind: str) -> int:
     errors = [one.measured - (one.predicted - one.correction) for one in loads if one.kind == kind][-_RECENT:]
-    if not errors:
+    usual = median(errors) if errors else 0
+    if abs(usual) < _NOISE:
         return 0
-    return int(max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, median(errors))))
+    return int(max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, usual)))
 
 
 class Memo:

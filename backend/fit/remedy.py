@@ -116,6 +116,12 @@ def with_making(outlook: Outlook, making: Making, hardware: Hardware) -> Outlook
     )
 
 
+def has_disk(outlook: Outlook) -> bool:
+    """Tell whether the free disk has room to set a model up, with sources removed on the way; yes where unknown."""
+    need = outlook.disk_needed if outlook.disk_needed_lean is None else outlook.disk_needed_lean
+    return need is None or outlook.disk_free is None or outlook.disk_free >= need + DISK_RESERVE
+
+
 def _making(making: Making, hardware: Hardware) -> tuple[Verdict, Message | None]:
     free, lean = hardware.disk_free, making.disk if making.disk_lean is None else making.disk_lean
     if free is not None and free < lean + DISK_RESERVE:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from backend.dimensions import Dimensions
+from backend.engines.admission import admit
 from backend.engines.base import EngineOptions, EngineStatus
 from backend.engines.choice import choose_engine
 from backend.engines.fitting import Fitting, best_options, chosen, dimensions_of, without
@@ -113,6 +114,14 @@ class Prospects:
     def meant(self, model: ModelInfo, options: EngineOptions) -> EngineOptions:
         """Return the options as the engine takes them: an automatic engine becomes the one that would compute."""
         return choose_engine(options, self.machine(), model.folder)[0]
+
+    def check(self, model: ModelInfo, options: EngineOptions) -> None:
+        """Make sure, as a load would, that a model can be loaded with these options; reads headers.
+
+        Raises:
+            UsageError, WeightsError: it cannot.
+        """
+        admit(model.folder, options, self.machine())
 
     def best_options(self, model: ModelInfo, given: EngineOptions) -> EngineOptions:
         """Return the options to load a model with; those of the command line stay."""

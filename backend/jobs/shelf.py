@@ -18,7 +18,7 @@ from backend.jobs.view import JobView
 from backend.library.adopt_gguf import adopt_gguf, find_gguf
 from backend.library.asking import ask
 from backend.library.changes import changing, delete_model, drop_converted, rename_model
-from backend.library.condition import Condition
+from backend.library.condition import Condition, Way
 from backend.library.looking import Looker
 from backend.library.models import ModelInfo
 from backend.text import Message
@@ -87,6 +87,15 @@ class Shelf:
                 one.info.name == loaded,
             )
             for one in self._looker.looked(look=look, wait=wait)
+        )
+
+    def unsound(self, *, look: bool = False) -> frozenset[str]:
+        """Return the names of the models in which a look found what no repair mends, as far as is known; quick. With
+        ``look`` new folders are looked into meanwhile.
+        """
+        known = self._looker.looked(look=look)
+        return frozenset(
+            one.info.name for one in known if one.found and any(fault.way is not Way.MEND for fault in one.found.faults)
         )
 
     def model(self, name: str) -> ModelInfo:

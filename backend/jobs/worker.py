@@ -31,6 +31,7 @@ from backend.jobs.together import together
 from backend.jobs.view import JobState
 from backend.locks import try_lock
 from backend.plan import FETCH, FINISH, MERGE, Plan
+from backend.recipes import check_name
 from backend.sources.access import Access
 from backend.sources.arriving import NeededAgain
 
@@ -171,6 +172,7 @@ def run(folder: Path, data_dir: Path, *, table: steps.Table = steps.STEPS) -> in
     stopper.install()
     try:
         journal.write("run", pid=os.getpid(), t=time.time())
+        check_name(plan.name)  # a plan of an older Cria, or one that was edited: it becomes a folder's name
         turn = wait_for_turn(folder.parent, journal, stopper)
         try:
             models = data_dir / "models"

@@ -42,6 +42,7 @@ def find_gguf(given: str, name: str = "") -> Adoption:
         UsageError: there is no such file, or the name cannot be a model's.
         WeightsError: it is no GGUF file, is cut short, lacks a part, or the folder holds several.
     """
+    wanted = check_name(name.strip()) if name.strip() else ""
     try:
         path = Path(given).expanduser().resolve()
         is_file = path.is_file()
@@ -56,7 +57,7 @@ def find_gguf(given: str, name: str = "") -> Adoption:
     files = {one: (home / one).resolve() for one in files_of(mine)}
     for file in files.values():
         read_head(file)
-    return Adoption(files, check_name(name.strip() or _named(next(iter(files)))))
+    return Adoption(files, wanted or check_name(_named(next(iter(files)))))
 
 
 def _belongs(name: str, wanted: str, stem: str | None) -> bool:

@@ -6,6 +6,7 @@ from backend.errors import MachineError, UsageError
 from backend.hardware import Hardware
 from backend.plan.step import MB
 from backend.plan.value import Plan
+from backend.recipes import check_name
 from backend.text import Value
 
 DISK_RESERVE = 200 * MB
@@ -15,10 +16,10 @@ def check_plan(plan: Plan, hardware: Hardware, models_dir: Path) -> None:
     """Refuse a plan that cannot end well on this machine now.
 
     Raises:
-        UsageError: a model of that name is there already.
+        UsageError: a name that cannot be a model's, or a model of that name is there already.
         MachineError: too little disk or memory; the message has both numbers.
     """
-    if (models_dir / plan.name).exists():
+    if (models_dir / check_name(plan.name)).exists():
         raise UsageError("plan.exists", name=plan.name)
     need, lean = plan.needed_disk, plan.lean_disk_bytes
     if hardware.disk_free is not None and hardware.disk_free < need + DISK_RESERVE:

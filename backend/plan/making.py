@@ -14,7 +14,7 @@ from backend.plan.finding import ADAPTER_CONFIG, Admit, Asked, Estimated, Find, 
 from backend.plan.steps import lay_out
 from backend.plan.value import Plan
 from backend.rates import Rates
-from backend.recipes import Recipe
+from backend.recipes import Recipe, check_name
 from backend.sources.source import Source
 
 _GUESSED = Rates()
@@ -37,6 +37,7 @@ def make_plan(
     fetched; that goes below ``downloads``.
 
     Raises:
+        UsageError: a name that cannot be a model's; nobody was asked.
         SourceError: a source is not there or holds no weights.
     """
     finder = Asked(find, downloads, admit)
@@ -58,6 +59,7 @@ def estimate_plan(
     ``stored``: see ``Estimated``.
 
     Raises:
+        UsageError: a name that cannot be a model's.
         SourceError: a source that should be here is not, or the recipe does not say how large one is.
     """
     finder = Estimated(stored)
@@ -89,6 +91,7 @@ def _is_wide(size: int | None, parameters: int) -> bool:
 
 
 def _plan(recipe: Recipe, finder: Finder, *, name: str | None, self_test: bool, rates: Rates) -> Plan:
+    name = check_name(recipe.name if name is None else name)
     base = finder.open(recipe.base)
     delta = finder.open(recipe.delta) if recipe.delta else None
     loras = [finder.open(part) for part in recipe.loras]
@@ -100,7 +103,7 @@ def _plan(recipe: Recipe, finder: Finder, *, name: str | None, self_test: bool, 
     return Plan(
         recipe=recipe.name,
         title=recipe.title,
-        name=name or recipe.name,
+        name=name,
         base=address(base),
         delta=address(delta) if delta else None,
         loras=tuple((address(lora), part.scale) for lora, part in zip(loras, recipe.loras, strict=True)),

@@ -188,10 +188,12 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
         if b"\\u" in data:  # an escape can be half a character, which nothing can be called: neither file nor message
             json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as problem:
+        raise WeightsError("files.json_syntax", file=name, line=problem.lineno, column=problem.colno) from problem
     except (ValueError, RecursionError) as problem:
-        raise WeightsError("weights.json_bad", file=name, what=str(problem)[:200]) from problem
+        raise WeightsError("weights.json_bad", file=name) from problem
     if not isinstance(value, dict):
-        raise WeightsError("weights.json_bad", file=name, what=f"{type(value).__name__}")
+        raise WeightsError("weights.json_bad", file=name)
     return value
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from backend.errors import MachineError, SourceError, UsageError
 from backend.hardware import Hardware, probe
-from backend.plan import Plan, check_plan, make_plan
+from backend.plan import Plan, check_plan, estimate_plan, make_plan
 from backend.recipes import custom_recipe
 
 
@@ -108,6 +108,23 @@ def test_a_plan_survives_json(plan: Plan) -> None:
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere"):
         make_plan(custom_recipe("mine", base=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("name", ["", "我的模型", "a b", "UPPER", "../evil", "sub/x", "..", ".hidden", "a" * 65, "x\n"])
+def test_what_cannot_be_a_folders_name_is_refused_before_anybody_is_asked(
+    plan: Plan, machine: Hardware, tmp_path: Path, name: str
+) -> None:
+    asked: list[str] = []
+    recipe = custom_recipe("mine", base="somebody/far")
+    for refuse in (
+        lambda: make_plan(recipe, name=name, find=lambda source: asked.append(source)),
+        lambda: estimate_plan(recipe, name=name),
+        lambda: check_plan(replace(plan, name=name), machine, tmp_path),
+    ):
+        with pytest.raises(UsageError) as caught:
+            refuse()
+        assert (caught.value.key, caught.value.params["name"]) == ("recipes.bad_name", name[:80])
+    assert asked == []
 
 
 def test_a_name_that_is_taken_is_refused(plan: Plan, machine: Hardware, tmp_path: Path) -> None:

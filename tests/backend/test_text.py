@@ -3,6 +3,8 @@
 import re
 import string
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,39 @@ def test_every_language_names_the_same_values(language: str) -> None:
     theirs = catalogue(language)
     differing = {key for key in ENGLISH if key in theirs and fields(ENGLISH[key]) != fields(theirs[key])}
     assert differing == set()
+
+
+# Characters that only the simplified script has, of those that are written often.
+SIMPLIFIED = frozenset(
+    "这们来说时为对发经还过进动开关问题样无没见观觉个么从会东车长门马书买卖产亲亿仅价众优伤传体侧债储兴养内写军农"
+    "减准几击则刚创别办务势华单卫历厉压县参双变号听吗员响团园围国图圆场坏块坚备处头够奖学宁宝实审宽导寿将尔尽层属"
+    "岁币师帐带帮归当录忆怀态总惊惯愿户执扩扫扬护报担择挂换据损摆数断旧显权条极构标栈样检欢气汇汉沟测济温湿满滤灭"
+    "灵点炼热爱爷状独环现电疗监盖盘码确种积称稳窗笔签简类粮级纪纯线练组细织终绍结给络绝统继绩续维综编缓缩缺网罗义"
+    "习职联聪脑节荐获虑虽补装视规览计订认让议记讲许论设访证评识译试话该详语误请诸读课谁调谈谢谱负责败货质购费资赋"
+    "赛跃车转轮软轻载较输边达运违连迟适选递邮释针钟钮钱链锁错锅键镜闪闭间闻队阳阴阶际险随隐难页项顺须预领频颜风饭"
+    "馆驱验骑鱼鸟黄齐龙"
+) - frozenset("准户据气几内窗缺")  # some of these are right in Taiwan too
+
+
+def texts(table: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every (name, text) of a TOML file."""
+    if isinstance(table, dict):
+        for key, value in table.items():
+            yield from texts(value, key)
+    elif isinstance(table, str):
+        yield name, table
+
+
+def test_traditional_texts_have_no_simplified_characters() -> None:
+    found, looked = [], 0
+    for path in (ROOT / "assets").rglob("*.toml"):
+        for name, text in texts(tomllib.loads(path.read_text(encoding="utf-8"))):
+            if "zh-TW" in (name, *path.parts):
+                looked += 1
+                if wrong := SIMPLIFIED & set(text):
+                    found.append((path.name, text, wrong))
+    assert looked > 1500
+    assert found == []
 
 
 def test_every_error_with_a_hint_also_says_what_is_wrong() -> None:

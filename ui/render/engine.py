@@ -66,7 +66,10 @@ def _paces(status: EngineStatus, language: str, line: Live) -> dict[str, str]:
     """Return speed, wait and queue: as they are now, else as the last reply had them."""
     last = line.last if line.last.pid == status.pid else Latest()
     rate, first = last.tokens_per_s, last.first_token_s
-    speed = say(language, "engineui.last_speed", rate=rate) if rate else "–"
+    speed = say(language, "picker.too_short") if last.pid else "–"
+    if rate:
+        which = "engineui.last_speed" if last.replies == 1 else "picker.last_speeds"
+        speed = say(language, which, rate=rate, count=last.replies)
     if status.active and status.tokens_per_s:
         speed = say(language, "chat.engine.rate", rate=status.tokens_per_s)
     return {

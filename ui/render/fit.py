@@ -39,7 +39,7 @@ def _row(fit: Fit, language: str) -> str:
     name = say(language, key, place=place(fit), bits=fit.way.bits)
     said = [fit.why, *([fit.remedy] if fit.remedy else [])]
     why = "".join(f"<p>{esc(tell(language, one))}</p>" for one in said)
-    sums = [*next(iter(fit.needs.values())).formula, enough(fit)]
+    sums = [enough(fit), *next(iter(fit.needs.values())).formula]  # what the sum is of comes first
     lines = "".join(f"<li>{esc(tell(language, one))}</li>" for one in sums)
     return (
         f'<tr><th scope="row">{esc(name)}</th><td>{verdict_badge(fit.verdict, language)}</td><td>{esc(needs)}</td>'

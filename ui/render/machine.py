@@ -3,9 +3,9 @@ line once a person has gone on. Knows nothing about gradio, and nothing about ho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 
+from backend.fit.reach import Sized, made, widest
 from backend.fit.result import Fit, Verdict
 from backend.hardware import Hardware
 from backend.text import has, say
@@ -18,15 +18,6 @@ _USUAL = 7_000_000_000  # parameters of the size that most people ask for
 _WORDS_PER_TOKEN = 0.75  # of English, in LLaMA's tokenizer, roughly
 
 
-@dataclass(frozen=True)
-class Sized:
-    """A model of so many parameters and the best way to run it here."""
-
-    size: str  # as people say it: 7B
-    parameters: int
-    fit: Fit
-
-
 def reach(models: Sequence[Sized], language: str, *, brief: bool = False) -> str:
     """Return in a sentence or two how large models may be here; nothing where no fit is known.
 
@@ -37,20 +28,32 @@ def reach(models: Sequence[Sized], language: str, *, brief: bool = False) -> str
     said = []
     largest = None
     for verdict in (Verdict.WELL, Verdict.TIGHT):
-        one = max((one for one in models if one.fit.verdict is verdict), key=lambda one: one.parameters, default=None)
+        one = widest(models, verdict)
         if one is None or (largest is not None and one.parameters <= largest.parameters):
             continue
         largest = one
         said.append(say(language, f"wizard.reach.{verdict}", size=one.size, how=_how(one.fit, language)))
     if largest is None:
         return say(language, "wizard.reach.no")
+    said += _room(models, largest, language)
     slow = [one for one in models if one.fit.way.device == "cpu" and one.fit.tokens_per_s]
+    slow = [one for one in slow if one.fit.verdict is not Verdict.NO]
     if slow and not brief:
         usual = min(slow, key=lambda one: abs(one.parameters - _USUAL))
-        words = (usual.fit.tokens_per_s or 0) * _WORDS_PER_TOKEN
+        rate = usual.fit.tokens_per_s or 0.0
+        words = rate * _WORDS_PER_TOKEN
         spoken = f"{words:.0f}" if words >= 10 else f"{max(words, 0.1):.1f}"
-        said.append(say(language, "wizard.reach.cpu", size=usual.size, words=spoken))
+        bits = usual.fit.way.bits
+        said.append(say(language, "wizard.reach.cpu", size=usual.size, bits=bits, words=spoken, rate=rate))
     return reduce(lambda one, two: say(language, "wizard.sentences", one=one, two=two), said)
+
+
+def _room(models: Sequence[Sized], largest: Sized, language: str) -> list[str]:
+    """Return a sentence where not memory but the disk limits what can be set up; none where it does not."""
+    room = made(models)
+    if room is None:
+        return [say(language, "wizard.reach.no_disk")]
+    return [say(language, "wizard.reach.disk", size=room.size)] if room.parameters < largest.parameters else []
 
 
 def next_step(offers: Sequence[Offer], language: str, *, admin: bool) -> str:
@@ -58,7 +61,7 @@ def next_step(offers: Sequence[Offer], language: str, *, admin: bool) -> str:
     usable = [one for one in offers if one.error is None]
     first = next((one for one in usable if one.recipe.recommended), None)
     fitting = [one for one in usable if one.verdict is Verdict.WELL and one is not first and not one.model]
-    best = max(fitting, key=lambda one: (one.recipe.recommended, one.recipe.parameters or 0), default=None)
+    best = max(fitting, key=_preference, default=None)
     cards = "".join(
         f'<article class="family{" first" if one is first else ""}"><header><h3>'
         f"{esc(one.recipe.text(one.recipe.title, language))}</h3></header>"
@@ -69,6 +72,11 @@ def next_step(offers: Sequence[Offer], language: str, *, admin: bool) -> str:
     every = button(say(language, "wizard.all_models", count=len(offers)), "stage", "choose", primary=first is None)
     heading = esc(say(language, "wizard.next"))
     return f'<h2>{heading}</h2><div class="families">{cards}</div><div class="acts">{every}</div>'
+
+
+def _preference(one: Offer) -> tuple[bool, bool, int]:
+    """Return what offers are compared by: recommended, had without accepting anybody's terms first, large."""
+    return one.recipe.recommended, not one.recipe.access, one.recipe.parameters or 0
 
 
 def _how(fit: Fit, language: str) -> str:

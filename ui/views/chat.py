@@ -181,10 +181,6 @@ def _options(defaults: EngineOptions) -> dict[str, Any]:
             _engines(), value=defaults.engine, label=label("chat.engines_label"),
             info=label("chat.engines_info"), elem_id="engine-kind", filterable=False,
         )  # fmt: skip
-        idle = gr.Number(
-            defaults.idle_minutes, label=label("remote.idle"), info=label("remote.idle_info"), precision=None,
-            elem_id="idle-minutes",
-        )  # fmt: skip
         elsewhere = defaults.engine == REMOTE
         url = gr.Textbox(
             defaults.url, label=label("remote.url"), info=label("remote.url_info"), elem_id="remote-url",
@@ -193,6 +189,10 @@ def _options(defaults: EngineOptions) -> dict[str, Any]:
         there = gr.Dropdown(
             [], value=defaults.remote_model or None, label=label("remote.model"), info=label("remote.model_info"),
             elem_id="remote-model", allow_custom_value=True, visible=elsewhere,
+        )  # fmt: skip
+        idle = gr.Number(
+            defaults.idle_minutes, label=label("remote.idle"), info=label("remote.idle_info"), precision=None,
+            elem_id="idle-minutes",
         )  # fmt: skip
     controls = (engine, device, bits, num_gpus, gpus, cap, dtype, context, idle, url, there, loras, scales, keep)
     return {"options_fold": fold, "options": OptionsView(*controls), "bits_cost": bits_cost}

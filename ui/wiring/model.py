@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
+from backend.engines.options import MIN_CONTEXT
 from backend.errors import UsageError
 from backend.library import ModelInfo
 from backend.services import Services
@@ -18,6 +19,7 @@ from backend.text import say
 from ui.access import is_admin, language, owner, require_admin
 from ui.render.chat import greeting, questions
 from ui.render.engine import engine_card
+from ui.render.notices import notice_html
 from ui.shell import Shell
 from ui.views.chat import BUSY, FAST_S, GIB, REMOTE, SLOW_S, ChatView
 from ui.wiring.given import as_chosen, form_values, given
@@ -63,18 +65,20 @@ def _number(name: str, form: dict[str, Any], words: str) -> float:
     except (TypeError, ValueError):
         raise _bad_number(name, form[name], words) from None
     if not 0 <= number < 1e9:
-        raise _bad_number(name, number, words)
+        raise _bad_number(name, form[name], words)
     return number
 
 
 def _whole(name: str, form: dict[str, Any], words: str) -> int:
     number = _number(name, form, words)
     if number != int(number):
-        raise _bad_number(name, number, words)
+        raise _bad_number(name, form[name], words)
     return int(number)
 
 
 def _bad_number(name: str, value: Any, words: str) -> UsageError:
+    if name == "context":
+        return UsageError("engine.context_range", value=value, low=MIN_CONTEXT)
     field = say(words, "remote.idle" if name == "idle_minutes" else f"chat.{name}")
     return UsageError("chat.bad_number", name=field, value=value)
 
@@ -99,9 +103,10 @@ class ModelHandlers:
             [view.timer.tick, shell.chat_tab.select],
             self.tick,
             (view.seen, view.picker, view.shown),
-            self.outputs,
+            [*self.outputs, shell.notice],
             quiet=True,
         )
+        shell.on(view.picker.change, self.pick, (view.picker,), (view.load,), quiet=True)
         shell.on(view.load.click, self.load, (view.picker,), self.outputs, inputs_kwargs=view.options.inputs)
         there = [view.options.url, view.options.remote_model]
         shell.on(view.options.engine.input, self.choose_engine, (view.options.engine,), there)
@@ -112,6 +117,8 @@ class ModelHandlers:
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
         """Draw everything on a fresh page; "How to load it" begins with how the model that is there was loaded."""
+        if is_admin(request):
+            self.services.unsound(look=True)
         return (*self._changes(request, "", None), *self._begin(request))
 
     def _begin(self, request: gr.Request) -> tuple[Any, ...]:
@@ -124,16 +131,35 @@ class ModelHandlers:
         return tuple(gr.update(value=values[name], **shown.get(name, {})) for name in self.form)
 
     def tick(self, request: gr.Request, seen: str, picked: str | None, shown: str = "") -> tuple[Any, ...]:
-        """Draw what has changed since this page looked last; ``shown``: whether it streams a reply of its own."""
-        return self._changes(request, seen, picked, streams=shown == BUSY)
+        """Draw what has changed since this page looked last; ``shown``: whether it streams a reply of its own. In the
+        end comes the notice.
+        """
+        taken = self._taken(request, seen, picked)
+        return (*self._changes(request, seen, picked, streams=shown == BUSY), taken)
+
+    def _taken(self, request: gr.Request, seen: str, picked: str | None) -> Any:
+        """Return a notice when what this page saw being loaded has given way to another model before it was ready."""
+        now, old = _loaded(self.services.engine.status()), json.loads(seen) if seen else {}
+        was_coming = old.get("loaded") == _stamp(picked) and old.get("ready") == _stamp(False)
+        if not (picked and was_coming and is_admin(request)) or now in ("", picked):
+            return gr.skip()
+        return notice_html(UsageError("picker.taken", picked=picked, name=now), language(request))
+
+    def pick(self, request: gr.Request, picked: str | None) -> Any:
+        """Name the button by what it does for the model that was just chosen."""
+        require_admin(request)
+        return gr.update(value=_load_words(self.services.engine.status(), picked, language(request)))
 
     def load(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
-        """Load the chosen model; whatever was loaded goes."""
+        """Load the chosen model; whatever was loaded goes, also what is on its way."""
         require_admin(request)
         options = read_options(form, language(request))
         if not picked and options.engine != REMOTE:
             raise UsageError("chat.no_model_chosen")
         self.services.load(picked or "", options)
+        now = _loaded(self.services.engine.status())
+        if options.engine != REMOTE and now not in ("", picked):  # somebody was quicker than this answer
+            raise UsageError("picker.taken", picked=picked, name=now)
         return self._changes(request, "", picked)
 
     def choose_engine(self, request: gr.Request, engine: str) -> tuple[Any, ...]:
@@ -168,6 +194,9 @@ class ModelHandlers:
         # A page that only looks on comes less often: with many open, looking would cost more than talking.
         pace = FAST_S if status.state in _MOVING or (streams and status.active) else SLOW_S
         old = dict(json.loads(seen)) if seen else {}
+        moved = {name for name in ("choices", "loaded") if old.get(name) != _stamp(parts[name])}
+        chosen = _choice(parts, picked, moved)
+        parts["load"].insert(0, _load_words(status, chosen, language(request)))
         marks = {name: _stamp(part) for name, part in parts.items()}
         changed = {name for name, stamp in marks.items() if old.get(name) != stamp}
         if not changed:
@@ -175,8 +204,8 @@ class ModelHandlers:
         shown = {name: _update(name, parts[name]) for name in changed}
         if "loras" in changed:
             shown["loras"] = mixer(self.services, request, status)
-        if changed & {"choices", "loaded"}:
-            shown["picker"] = _picker(parts, picked, follow="loaded" in changed)
+        if moved:
+            shown["picker"] = gr.Dropdown(choices=[tuple(choice) for choice in parts["choices"]], value=chosen)
         names = ("admin", "admin", "picker", "load", "unload", "card", "greeting", "to_setup", "ready", "loras")
         return (*(shown.get(name, gr.skip()) for name in names), gr.Timer(pace), json.dumps(marks))
 
@@ -186,14 +215,14 @@ class ModelHandlers:
         # A folder's name may hold bytes that are no text; no page can show or send it.
         usable = [model for model in models if not model.problem and model.name.isprintable()]
         loaded = next((model for model in models if model.name == status.model), None)
+        unsound = self.services.unsound() if admin else frozenset()
         ready, at_rest = status.answers, state in {EngineState.OFF, EngineState.FAILED}
         return {
             "admin": admin,
-            "choices": [
-                [say(words, "chat.model_choice", name=model.name, bytes=model.bytes), model.name] for model in usable
-            ],
-            "loaded": status.model if state in _MOVING or ready else "",
-            "load": [say(words, "chat.reload" if ready else "chat.load"), at_rest and bool(usable), bool(usable)],
+            "choices": [[_named(model, words, unsound=model.name in unsound), model.name] for model in usable],
+            "unsound": sorted(unsound),
+            "loaded": _loaded(status),
+            "load": [at_rest and bool(usable), bool(usable)],
             "unload": state not in {EngineState.OFF, EngineState.STOPPING, EngineState.FAILED},
             "card": engine_card(
                 status, words, admin=admin, forecast=self.services.forecast(status), line=self.services.line.live()
@@ -201,7 +230,7 @@ class ModelHandlers:
             "greeting": [greeting(status, models, words, admin=admin), questions(loaded, words) if ready else []],
             "to_setup": admin and not usable and at_rest,
             "ready": ready,
-            "loras": self._strengths(request, status) if ready else [],
+            "loras": self._strengths(request, status) if ready and status.options.loras else [],
         }
 
     def _strengths(self, request: gr.Request, status: EngineStatus) -> list[Any]:
@@ -227,12 +256,30 @@ def _update(name: str, part: Any) -> Any:
     return part
 
 
-def _picker(parts: dict[str, Any], picked: str | None, *, follow: bool) -> Any:
-    """Offer the shelf. The choice follows a model that gets loaded; otherwise it is the visitor's."""
-    names = [name for _, name in parts["choices"]]
-    wanted = parts["loaded"] if follow and parts["loaded"] else picked
-    value = wanted if wanted in names else (names[0] if names else None)
-    return gr.Dropdown(choices=[tuple(choice) for choice in parts["choices"]], value=value)
+def _choice(parts: dict[str, Any], picked: str | None, moved: set[str]) -> str | None:
+    """Return the model that is chosen: one that gets loaded, else the visitor's, else the first that is not known to be
+    broken. ``moved``: which of "choices" and "loaded" this page has not seen yet.
+    """
+    names, unsound, loaded = [name for _, name in parts["choices"]], parts["unsound"], parts["loaded"]
+    if "loaded" in moved and loaded in names:
+        return str(loaded)
+    if picked in names and (picked not in unsound or picked == loaded or "choices" not in moved):
+        return picked
+    return next((name for name in names if name not in unsound), names[0] if names else None)
+
+
+def _loaded(status: EngineStatus) -> str:
+    """Return the model that is there or on its way, empty if there is none."""
+    return status.model if status.state in _MOVING or status.answers else ""
+
+
+def _load_words(status: EngineStatus, picked: str | None, words: str) -> str:
+    """Return what the button does for the model that is chosen."""
+    return say(words, "chat.reload" if status.answers and picked == status.model else "chat.load")
+
+
+def _named(model: ModelInfo, words: str, *, unsound: bool) -> str:
+    return say(words, "picker.unsound" if unsound else "chat.model_choice", name=model.name, bytes=model.bytes)
 
 
 def _stamp(part: Any) -> str:

@@ -1,5 +1,6 @@
-"""The events of "How to load it": what there is to choose on this machine, what fewer bits save and cost there, and
-what loading again would change. Knows nothing about how a model is loaded, or about which LoRAs it can have.
+"""The events of "How to load it": what there is to choose on this machine, what fewer bits save and cost there, what
+loading again would change, and why loading would be refused. Knows nothing about how a model is loaded, or about which
+LoRAs it can have.
 """
 
 from dataclasses import replace
@@ -10,10 +11,12 @@ import gradio as gr
 from backend.engines import ENGINES, USUAL, is_installed
 from backend.engines.base import EngineOptions
 from backend.engines.choice import ON_CPU, has_instructions
+from backend.errors import UsageError, WeightsError
 from backend.library import ModelInfo
 from backend.services import Services
 from ui.access import language, require_admin
 from ui.render.loading import Precision, devices, precisions, reload_changes
+from ui.render.markup import problem
 from ui.shell import Shell
 from ui.views.chat import REMOTE, ChatView
 from ui.wiring.given import given
@@ -31,7 +34,8 @@ class OptionHandlers:
         """Bind every event."""
         view, one = self.view, self.view.options
         shell.on(None, self.open, (), (one.device, one.num_gpus, one.gpus, one.max_gpu_memory))
-        typed = [one.num_gpus.blur, one.gpus.blur, one.max_gpu_memory.blur, one.context.blur, one.idle_minutes.blur]
+        typed = [one.num_gpus.blur, one.gpus.blur, one.max_gpu_memory.blur, one.idle_minutes.blur]
+        typed += [one.context.blur, one.context.submit]
         picked = [one.engine.input, one.device.input, one.bits.input, one.dtype.input]
         changed = [view.options_fold.expand, view.picker.change, *picked, *typed]
         shown = (view.bits_cost, view.reload, one.keep_quantised)
@@ -50,9 +54,13 @@ class OptionHandlers:
 
     def foretell(self, request: gr.Request, picked: str | None, **form: Any) -> tuple[Any, ...]:
         """Say what fewer bits would mean and what loading would change; ask about kept weights where there are any."""
-        if (asked := self._asked(request, picked, form)) is None:
-            return "", "", gr.update(visible=False)
-        (model, chosen), wanted = asked, self._look(*asked)
+        require_admin(request)
+        try:
+            if (asked := self._asked(request, picked, form)) is None:
+                return "", "", gr.update(visible=False)
+            (model, chosen), wanted = asked, self._look(*asked)
+        except (UsageError, WeightsError) as refusal:  # what loading would say: figures of it would be of nothing
+            return "", problem(refusal, language(request)), gr.skip()
         ways = self._precisions(model, wanted)  # of the engine that would compute
         costs = precisions(ways, language(request), chosen=chosen, computes=wanted.engine, has_llamacpp=_has_llamacpp())
         keeps = wanted.engine == USUAL and wanted.bits != 16
@@ -60,27 +68,39 @@ class OptionHandlers:
 
     def changes(self, request: gr.Request, picked: str | None, **form: Any) -> str:
         """Say what loading would change, when only strengths did."""
-        asked = self._asked(request, picked, form)
-        return self._changes(request, asked[0], self._known(*asked)) if asked else ""
+        require_admin(request)
+        try:
+            asked = self._asked(request, picked, form)
+            return self._changes(request, asked[0], self._known(*asked)) if asked else ""
+        except (UsageError, WeightsError) as refusal:
+            return problem(refusal, language(request))
 
     def _look(self, model: ModelInfo, options: EngineOptions) -> EngineOptions:
-        """Return the options as the engine takes them; this opens the checkpoint."""
+        """Return the options as the engine takes them; this opens the checkpoint.
+
+        Raises:
+            UsageError, WeightsError: loading them would be refused.
+        """
+        self.services.prospects.check(model, options)
         meant = self.services.prospects.meant(model, options)
-        self._meant = (model, replace(options, loras=()), meant)
+        self._meant = (model, _without_strengths(options), meant)
         return meant
 
     def _known(self, model: ModelInfo, options: EngineOptions) -> EngineOptions:
-        """Return the same as ``_look``, from the last answer where that will do: LoRAs choose no engine."""
+        """Return the same as ``_look``, from the last answer where that will do: strengths choose no engine."""
         last = self._meant
-        if last is None or last[:2] != (model, replace(options, loras=())):
+        if last is None or last[:2] != (model, _without_strengths(options)):
             return self._look(model, options)
         return replace(last[2], loras=options.loras)
 
     def _asked(
         self, request: gr.Request, picked: str | None, form: dict[str, Any]
     ) -> tuple[ModelInfo, EngineOptions] | None:
-        """Return the model and the options that were chosen; None where they are not this machine's."""
-        require_admin(request)
+        """Return the model and the options that were chosen; None where they are not this machine's.
+
+        Raises:
+            UsageError: something in the form is no number.
+        """
         options = read_options(form, language(request))
         model = next((one for one in self.services.models() if one.name == picked), None)
         return None if model is None or options.engine == REMOTE else (model, options)
@@ -96,6 +116,10 @@ class OptionHandlers:
     def forget(self, _: gr.Request) -> str:
         """Say nothing more once it is being loaded."""
         return ""
+
+
+def _without_strengths(options: EngineOptions) -> EngineOptions:
+    return replace(options, loras=tuple(replace(lora, scale=1.0) for lora in options.loras))
 
 
 def _has_llamacpp() -> bool:

@@ -17,7 +17,6 @@ from backend.library import ModelInfo
 from backend.plan import Plan
 from backend.recipes import Recipe
 from backend.services import Services
-from ui.render.machine import Sized
 from ui.render.recipes import Offer
 
 
@@ -65,13 +64,3 @@ class Gallery:
             if not self.services.is_remote(recipe):
                 return Offer(recipe, error=error)
         return Offer(recipe, plan, self.services.outlook(recipe))
-
-
-def sized(offers: Sequence[Offer]) -> list[Sized]:
-    """Return the models among the offers whose size and fit are known."""
-    found = []
-    for one in offers:
-        recipe, outlook = one.recipe, one.outlook
-        if outlook is not None and outlook.best is not None and recipe.size and recipe.parameters:
-            found.append(Sized(recipe.size, recipe.parameters, outlook.best))
-    return found

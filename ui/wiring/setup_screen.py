@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.fit.reach import sized
 from backend.hardware import anonymous
 from backend.jobs.stock import Stored
 from backend.jobs.view import JobState, JobView
@@ -27,7 +28,7 @@ from ui.render.path import path_line
 from ui.render.recipes import recipe_gallery
 from ui.render.remedies import Means
 from ui.views.setup import FAST_S, SLOW_S, SetupView
-from ui.wiring.setup_gallery import Gallery, sized
+from ui.wiring.setup_gallery import Gallery
 from ui.wiring.setup_place import Place
 
 Updates = dict[Any, Any]  # component -> its new value or properties
@@ -77,7 +78,7 @@ class Screen:
         words, found = self.language, self._gallery.hardware()
         shown = found if self.admin else anonymous(found)
         offers = self._gallery.offers(self.jobs, list(self.shelf.values()))
-        means = reach(sized(offers), words, brief=place.stage != "machine")
+        means = reach(sized((one.recipe, one.outlook) for one in offers), words, brief=place.stage != "machine")
         looked = say(words, "setup.hardware.looked", time=time.strftime("%H:%M:%S"))
         if place.stage != "machine":
             return machine_line(shown, means, words, looked=looked)

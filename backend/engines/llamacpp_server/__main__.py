@@ -32,4 +32,4 @@ def _end(number: int, _: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _end)
-    serve(load)
+    serve(load, tidy)

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import psutil
-
 from backend.engines.adapters import Scales
 from backend.engines.llamacpp_server.seats import shared
 from backend.engines.llamacpp_server.serving import FIRST_TOKEN_S, Door
 from backend.engines.llamacpp_server.sizes import Room, padded
 from backend.errors import EngineError
+from backend.ram import ram
 
 _MOST = 16  # files
 
@@ -96,7 +95,7 @@ class Copies:
     def _fits(self, need: int) -> bool:
         """Tell whether there is plenty of disk and of memory: some machines keep such files there."""
         try:
-            room = min(shutil.disk_usage(self._door.copies).free, psutil.virtual_memory().available)
+            room = min(shutil.disk_usage(self._door.copies).free, ram().free or 0)
         except OSError:
             room = 0
         return int(room) > 2 * need

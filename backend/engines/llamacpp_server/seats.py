@@ -26,7 +26,7 @@ class Seat:
     read: int = 0  # tokens of ``ids`` that are in the slot
     begun: bool = False  # the reply has begun: nothing may interrupt it
     fork: int = 0  # tokens that it has in common with what was in the slot before, where that went on otherwise
-    retuned: bool = False  # what was in the slot before had other adapters
+    retuned: bool = False  # nothing was computed yet with these adapters: the slot still has others
     wanted: int = 0  # a copy of so many tokens is wanted
     closed: bool = False  # there was no making one
 
@@ -56,7 +56,7 @@ class Seats:
             old, kept = self._seats[best], _kept(self._seats[best], ids, scales)
             self._seats[best] = Seat(
                 tuple(ids), scales, self._requests, taken=True, read=kept, fork=kept if kept < old.read else 0,
-                retuned=old.scales != scales,
+                retuned=old.retuned or old.scales != scales,
             )  # fmt: skip
             return best
 

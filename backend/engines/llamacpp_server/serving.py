@@ -149,7 +149,7 @@ def start_server(
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads(weights or path.stat().st_size)
     params.fit_params = False  # room is decided above
     params.warmup = False  # it would hold the interpreter; the first token warms up as well
-    params.cache_ram_mib = 0  # no second store of earlier conversations: memory stays what was counted
+    params.cache_ram_mib = 0  # no second store of earlier conversations (``copies`` has its own, in files)
     params.use_jinja = False  # templates are rendered here, not there
     params.chat_template = "chatml"  # else it parses the file's own, and refuses the file over what it does not know
     params.ui = params.endpoint_slots = False

@@ -1,9 +1,9 @@
 """A beginning that several people share (a system prompt, earlier turns) is computed in one slot and copied to others.
 
 llama.cpp shares nothing between slots. So who comes while another slot reads the same beginning waits for it; that
-slot pauses, is copied, and goes on where it was. A beginning that a second person asks for is kept in a file from then
-on. A copy holds the tokens with what was computed of them, and llama.cpp compares these: nobody's text reaches another.
-Knows nothing about text or how a reply is read.
+slot pauses, is copied, and goes on where it was. A beginning that is asked for again, with another end, is kept in a
+file from then on. A copy holds the tokens with what was computed of them, and llama.cpp compares these: nobody's text
+reaches another. Knows nothing about text or how a reply is read.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,13 +82,14 @@ class Sharing:
         # llama.cpp throws away what a slot has once it hears of other adapters: it has to hear of them before.
         tuned = not seat.retuned or read(number, seat.ids[:1])
         if found is None:
-            got = copies.bring(number, seat.ids, scales=seat.scales) if tuned else 0
-            self._seats.note(number, got, begun=False)
+            if tuned:
+                self._seats.note(number, copies.bring(number, seat.ids, scales=seat.scales), begun=False)
             return tuned
         other, common, _ = found
         try:
             got = copies.hand_over(other, number) if tuned else 0
         finally:
             self._seats.give_back(other)
-        self._seats.note(number, min(got, common), begun=False)
+        if tuned:
+            self._seats.note(number, min(got, common), begun=False)
         return got >= least

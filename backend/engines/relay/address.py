@@ -14,6 +14,8 @@ def check_url(url: str) -> str:
     Raises:
         UsageError: it is no address of a server, or carries something that belongs elsewhere, such as a password.
     """
+    if not url.strip():
+        raise UsageError("remote.no_url")
     try:
         parts = urlsplit(url.strip())
         port_is_fine = parts.port is None or parts.port > 0

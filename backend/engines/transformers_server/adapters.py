@@ -8,7 +8,6 @@ themselves stay untouched, so they may be quantised. Knows nothing about request
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -23,9 +22,6 @@ from backend.weights.shape import HEAD
 
 Segment = tuple[int, Scales]  # tokens that follow each other, and the strength of every adapter for them
 Part = tuple[int, Matrix, Matrix]  # of one layer: number of the adapter, down, up
-
-_REMEMBERED = ("self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj")
-_MOST = 6e4  # no key or value of a model that works is as large; float16 ends at 65504
 
 
 class Step:
@@ -132,9 +128,6 @@ def attach(model: Any, loras: Sequence[Lora], adapters: Sequence[Attachable], dt
             parts = [(index, down, up * factor) for index, down, up in parts]
             products = kind(parts, batch, last=name == HEAD).to(module.weight.device, dtype)
             module.register_forward_hook(products)
-    for name, module in model.named_modules():
-        if name.endswith(_REMEMBERED):
-            module.register_forward_hook(partial(_contain, batch))
     return batch
 
 
@@ -142,14 +135,6 @@ def _factor(module: Any, dtype: torch.dtype) -> np.float32:
     """Return what a layer multiplies its result by: Gemma's word table hands its rows on larger than they are."""
     scale = getattr(module, "embed_scale", None)
     return np.float32(1.0 if scale is None else float(torch.as_tensor(scale).to(dtype)))
-
-
-def _contain(batch: Batch, _: Any, __: Any, out: torch.Tensor) -> torch.Tensor | None:
-    """Keep numbers that grew beyond all bounds out of what attention remembers. It multiplies everybody's memory, that
-    of others in the batch by zero; and zero times infinity is no number. Whose tokens they are still hears of it: in
-    the rest of the model they stay what they are.
-    """
-    return None if batch.step.is_off else out.nan_to_num(0.0, 0.0, 0.0).clamp(-_MOST, _MOST)
 
 
 def _by_layer(

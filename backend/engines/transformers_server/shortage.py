@@ -15,13 +15,15 @@ from backend.engines.memory import is_out_of_memory
 
 
 def survive(manager: Any) -> None:
-    """Make a ``ContinuousBatchingManager`` that has yet to start go on where memory runs out.
-
-    Whatever else goes wrong ends it, as without this.
+    """Make a ``ContinuousBatchingManager`` that has yet to start go on where memory runs out, and take new requests
+    again once all that filled the cache were ended. Whatever else goes wrong ends it, as without this.
     """
     compute = manager._generation_loop_body
 
     def computed(processor: Any, bootstrapping: bool) -> bool:
+        if not processor.scheduler.active_requests:
+            # A full cache shuts the door until somebody's reply has ended; nobody is left whose reply could.
+            processor.scheduler.block_new_requests = False
         try:
             goes_on: bool = compute(processor, bootstrapping)
         except (MemoryError, RuntimeError) as problem:

@@ -1,6 +1,7 @@
 """Talking in a terminal: what a conversation survives."""
 
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -29,10 +30,12 @@ class Engine:
         yield Piece("", 1, Finish.STOP)
 
 
-def _talk(engine: Engine, monkeypatch: pytest.MonkeyPatch, *typed: str) -> None:
+def _talk(engine: Engine, monkeypatch: pytest.MonkeyPatch, *typed: str, prompts: list[str] | None = None) -> None:
     lines = iter(typed)
 
-    def read(_: str) -> str:
+    def read(prompt: str) -> str:
+        if prompts is not None:
+            prompts.append(prompt)
         try:
             return next(lines)
         except StopIteration:
@@ -69,3 +72,15 @@ def test_words_behind_a_stroke_are_commands_and_never_sent(
     assert "/hlep me is no command" in told
     assert "/lora off is no command" in told  # nothing is attached
     assert "/help is no command" not in told
+
+
+@pytest.mark.parametrize("word", ["/quit", "/exit", "/bye"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_ends_a_conversation_and_no_prompt_into_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, terminal: bool
+) -> None:
+    engine, prompts = Engine(EngineState.STARTING), list[str]()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: terminal))
+    _talk(engine, monkeypatch, word, "never", prompts=prompts)
+    assert (engine.asked, prompts) == ([], ["> " if terminal else ""])
+    assert "no command" not in capsys.readouterr().err

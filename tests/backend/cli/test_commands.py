@@ -177,6 +177,10 @@ def test_a_model_is_taken_off_the_shelf(services: Services, capsys: pytest.Captu
         (("setup", "--delta", "/x"), "cli.no_base"),
         (("setup", "--base", "/x"), "cli.no_name"),
         (("setup", "--base", "/x", "--name", "../up"), "recipes.bad_name"),
+        (("setup", "demo", "--name", "../up"), "recipes.bad_name"),
+        (("setup", "demo", "--name", "我的模型"), "recipes.bad_name"),
+        (("setup", "demo", "--name", ""), "recipes.bad_name"),
+        (("setup", "demo", "--name", "a/b", "--dry-run"), "recipes.bad_name"),
         (("setup", "vicuna"), "recipes.unknown"),
         (("setup", "--base", "/no/such", "--name", "x"), "sources.missing"),
     ],
@@ -186,6 +190,7 @@ def test_bad_input_names_the_way_out(services: Services, words: tuple[str, ...],
         setting_up.setup(parse(*words), services)
     assert caught.value.key == key
     assert caught.value.hint is not None
+    assert services.jobs.views() == ()
 
 
 def test_a_small_disk_is_refused_before_anything_is_written(

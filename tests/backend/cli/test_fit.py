@@ -45,7 +45,7 @@ def test_a_model_and_its_sums(services: Services, capsys: pytest.CaptureFixture[
     assert fit(build_parser().parse_args(["fit", "tiny"]), services) == 0
     text = capsys.readouterr().out
     assert text.startswith("Runs well\nRuns well on GPU 0: with a reserve it needs about ")
-    assert "Together: " in text
+    assert text.index("GB free are enough") < text.index("Together, once loaded: ")
     assert fit(build_parser().parse_args(["fit", "tiny", "--json"]), services) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["verdict"], document["best"]["way"]["device"]) == ("well", "cuda")
@@ -83,7 +83,15 @@ def test_check_says_speeds_and_how_large_a_model_may_be(services: Services) -> N
     assert "reads 500 MB/s, writes 300 MB/s" in said[0]
     assert said[2].endswith("not measured yet: the first download measures it, until then 10.0 MB/s are assumed")
     assert "busy" not in said[1]
-    assert said[3].endswith("33B models in 4-bit, on GPU 0") or said[3].endswith("13B models in 8-bit, on GPU 0")
+    assert said[3].endswith("27B models in 4-bit, on GPU 0")
+
+
+@pytest.mark.parametrize(("room", "told"), [(12, "up to about "), (0, "no room to set up any")])
+def test_check_heeds_the_disk_as_the_page_does(
+    services: Services, monkeypatch: pytest.MonkeyPatch, room: int, told: str
+) -> None:
+    monkeypatch.setattr("backend.services.probe", lambda _: replace(machine(64, 24), disk_free=room * 10**9))
+    assert told in list(check_lines(build_parser().parse_args(["check"]), services))[3]
 
 
 def test_check_says_that_the_machine_was_busy(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

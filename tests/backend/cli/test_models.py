@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,13 @@ from backend.cli.parser import build_parser
 from backend.errors import UsageError, WeightsError
 from backend.jobs.shelf import Shelf
 from backend.jobs.view import JobState, JobView
+from backend.library.adopt import adopted
 from backend.library.looking import Looker
 from backend.library.record import Checked
 from backend.services import Services
 from backend.settings import Settings
 from backend.units import bytes_text
+from backend.weights.provenance import SelfTest
 from tests.backend.library.folders import ask_here, bare, early, examine_here
 from tests.backend.weights.gguf_files import write_tiny
 
@@ -45,6 +48,31 @@ def test_the_list_names_what_is_wrong(services: Services, capsys: pytest.Capture
     assert row["fits"] in {"well", "tight", "no"}
     assert {fault["way"] for fault in row["faults"]} == {"mend"}
     assert "models.fault.no_template" in [fault["key"] for fault in row["faults"]]
+
+
+@pytest.mark.parametrize("harm", ["cut", "damaged by the last check", "no JSON"])
+def test_damage_comes_first_and_voids_what_a_try_out_saw(
+    services: Services, settings: Settings, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    folder = settings.models_dir / "old"
+    record = adopted(folder)
+    record["self_test"] = asdict(SelfTest(verified=True, stops=True))
+    record["checked"] = {"when": "2026-01-01T00:00:00+00:00", "files": 3, "bad": []}
+    if harm == "cut":
+        file = next(path for path in folder.iterdir() if path.suffix in {".bin", ".safetensors"})
+        file.write_bytes(file.read_bytes()[:-100])
+        says = f"{file.name} is cut off"
+    elif harm == "no JSON":
+        (folder / "config.json").write_text("{\n not", encoding="utf-8")
+        says = "config.json cannot be read: line 2, column 2"
+    else:
+        record["checked"]["bad"] = ["lost.bin"]
+        says = "lost.bin"
+    (folder / "cria.json").write_text(json.dumps(record), encoding="utf-8")
+    assert run(services) == 0
+    text = capsys.readouterr().out
+    assert says in text.splitlines()[0]
+    assert "stops by itself" not in text
 
 
 def test_a_folder_whose_name_is_no_text_can_be_printed(services: Services, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +153,10 @@ def test_an_export_is_a_set_up_from_this_folder(
         (["--export", "old", "--name", "x"], "models.nothing_to_export"),
         (["--export", "old", "--dtype", "float32"], "models.no_name"),
         (["--verify", "none"], "library.unknown"),
+        (["--name", ""], "models.only_export"),
+        (["--export", "old", "--layout", "meta", "--name", "../up"], "recipes.bad_name"),
+        (["--adopt", "/no/such.gguf", "--name", "sub/x"], "recipes.bad_name"),
+        (["--adopt", "/no/such.gguf", "--name", ""], "recipes.bad_name"),
     ],
 )
 def test_what_makes_no_sense_is_said(services: Services, words: list[str], key: str) -> None:

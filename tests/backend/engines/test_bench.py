@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from backend.cli.bench import Report, table
+from backend.cli.draw import width
 from backend.engines import bench
 from backend.engines.base import ChatMessage, EngineState, EngineStatus, Finish, Piece, Sampling, Usage
 from backend.engines.bench import Burst, covered, measure
@@ -81,6 +82,8 @@ REPORT = Report("m", "llamacpp", 8, 4096, 2.5, 10**9, 0, (Burst(1, 400, 50.0, 64
 def test_the_table_and_the_bound(language: str) -> None:
     lines = table(REPORT, EngineStatus(EngineState.READY, "m"), language)
     assert "bench." not in "".join(lines)
+    assert lines[2].count("token") >= 3  # every speed has its unit
+    assert len({width(line) for line in lines[2:4]}) == 1
     assert "10.0" in lines[-2]
     assert "80%" in lines[-1]
     assert [cell for cell in lines[3].split() if cell != "s"] == ["1", "50.0", "8.0", "8.0", "8.00"]

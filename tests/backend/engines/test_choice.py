@@ -94,7 +94,7 @@ def test_the_reason_is_shown_with_the_loaded_model(
     engines: Callable[..., Supervisor], echo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = (EngineOptions(engine="echo"), Message("gguf.instead.rope"))
-    monkeypatch.setattr("backend.engines.supervisor.choose_engine", lambda *asked: chosen)
+    monkeypatch.setattr("backend.engines.admission.choose_engine", lambda *asked: chosen)
     engine = engines()
     engine.load(echo_folder, EngineOptions())
     status = engine.wait_ready(READY_S)

@@ -24,7 +24,7 @@ from backend.engines.base import (
 )
 from backend.engines.line import Limits, Line
 from backend.engines.rota import CHAT, PROGRAM, Rota, Ticket
-from backend.engines.tally import Histogram
+from backend.engines.tally import Histogram, Latest, Tally
 from backend.errors import EngineError, UsageError
 
 ASK = [ChatMessage("user", "hi")]
@@ -361,6 +361,24 @@ def test_a_speed_is_noted_of_a_reply_that_had_the_engine_to_itself() -> None:
         assert line.live().last.tokens_per_s == pytest.approx(10)
 
     asyncio.run(run())
+
+
+def test_replies_too_short_for_a_speed_add_up_to_one() -> None:
+    tally = Tally()
+    for _ in range(3):
+        tally.ended(Latest(7), tokens=48, seconds=0.05)
+        tally.ended(Latest(7))  # somebody else was being answered
+        assert tally.counts().last == Latest(7)
+    tally.ended(Latest(7, 0.1), tokens=48, seconds=0.05)
+    told = tally.counts().last
+    assert (told.pid, told.first_token_s, told.replies) == (7, 0.1, 4)
+    assert told.tokens_per_s == pytest.approx(960)
+    tally.ended(Latest(7), tokens=1, seconds=9.0)  # a few words say nothing, however long they took
+    assert tally.counts().last.tokens_per_s == told.tokens_per_s
+    tally.ended(Latest(7, 0.0, 20.0), tokens=40, seconds=2.0)
+    assert tally.counts().last == Latest(7, 0.0, 20.0)
+    tally.ended(Latest(8), tokens=48, seconds=0.05)  # another engine process begins anew
+    assert tally.counts().last == Latest(8)
 
 
 @given(st.lists(st.floats(0, 1000)))

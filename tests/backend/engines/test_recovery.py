@@ -102,6 +102,8 @@ def test_a_way_that_needs_a_missing_package_is_not_offered(monkeypatch: pytest.M
         ),
         ("Unable to allocate 1.5 KiB for an array with shape (3,)", "starved.wanted", 1536),
         ("alloc_buffer: failed to allocate buffer of size 4096", "starved.wanted", 4096),
+        ("Unable to allocate 2.00 TiB for an array", "starved.wanted", 2 << 40),
+        ("failed to allocate 3 of 12 buffers", "ops.out_of_memory", None),
         (RuntimeError("shape mismatch"), "engine.computation_failed", None),
         ("", "engine.computation_failed", None),
     ],

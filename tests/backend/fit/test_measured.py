@@ -28,8 +28,8 @@ def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '"x"', '{"speeds": 3}', '{"speeds": {"at": "x"}}', '{"version": 1, "loads": [{}]}',
-     '{"version": 1, "loads": 7}', "[" * 100_000, '{"loads": {"a": 1}, "version": 1}'],
+    ["", "{", "[]", "null", '"x"', '{"speeds": 3}', '{"speeds": {"at": "x"}}', '{"version": 2, "loads": [{}]}',
+     '{"version": 2, "loads": 7}', "[" * 100_000, '{"loads": {"a": 1}, "version": 2}'],
 )  # fmt: skip
 def test_a_damaged_file_is_an_empty_one_and_is_written_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
@@ -57,23 +57,25 @@ def test_a_folder_that_cannot_be_written_costs_only_the_memory(tmp_path: Path) -
 
 
 def test_the_correction_is_what_forecasts_are_usually_off_by() -> None:
-    off = [load(str(index), 1000, 1000 + error) for index, error in enumerate((50, 70, 900))]
-    assert Measured(loads=tuple(off)).correction() == Correction(ram=70)
-    again = load("again", 1070, 1075, correction=70)  # the forecast had it in already
-    assert Measured(loads=(*off, again)).correction().ram == 72
+    off = [load(str(index), 1000, 1000 + error * 1_000_000) for index, error in enumerate((50, 70, 900))]
+    assert Measured(loads=tuple(off)).correction() == Correction(ram=70_000_000)
+    again = load("again", 70_001_000, 75_001_000, correction=70_000_000)  # the forecast had it in already
+    assert Measured(loads=(*off, again)).correction().ram == 72_500_000
     gpu = load("gpu", 10**9, 9 * 10**9, kind=GPU)
-    assert Measured(loads=(*off, gpu)).correction() == Correction(ram=70, gpu=1_500_000_000)  # a mistake, not overhead
+    assert Measured(loads=(*off, gpu)).correction() == Correction(
+        ram=70_000_000, gpu=1_500_000_000
+    )  # a mistake, not overhead
     assert Measured().correction() == Correction()
 
 
 def test_a_forecast_that_learns_comes_nearer() -> None:
-    plain, held, known = 10_000, 10_400, Measured()
+    plain, held, known = 1_000_000_000, 1_040_000_000, Measured()
     errors = []
     for turn in range(4):
         correction = known.correction().ram
         errors.append(abs(held - (plain + correction)))
         known = Measured(loads=(*known.loads, load(str(turn), plain + correction, held, correction=correction)))
-    assert errors == [400, 0, 0, 0]
+    assert errors == [40_000_000, 0, 0, 0]
 
 
 def test_measuring_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -96,3 +98,8 @@ def test_a_disk_that_cannot_be_written_has_no_speed(tmp_path: Path) -> None:
     speeds = measure(tmp_path / "absent")
     assert (speeds.read, speeds.write) == (None, None)
     assert speeds.memory is not None
+
+
+def test_what_one_load_differs_from_the_next_by_is_not_learned() -> None:
+    near = [load(str(index), 160_000_000, 160_000_000 - off) for index, off in enumerate((9_000_000, 15_000_000))]
+    assert Measured(loads=tuple(near)).correction() == Correction()

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def ended(view: JobView) -> bool:
 
 def merging(view: JobView) -> bool:
     return view.steps[1].done >= 3
+
+
+def test_a_worker_makes_no_folder_of_a_name_that_cannot_be_a_models(
+    manager: JobManager, plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    view = wait(manager, manager.start(replace(plan(), name=".hidden")), ended)
+    assert view.state is JobState.FAILED
+    assert view.error is not None
+    assert view.error.key == "recipes.bad_name"
+    assert list((tmp_path / "data" / "models").iterdir()) == []
 
 
 def test_a_job_runs_to_its_end_and_leaves_a_model(

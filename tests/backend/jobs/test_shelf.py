@@ -151,3 +151,12 @@ def test_a_real_check_runs_in_a_process_of_its_own(world: World) -> None:
     assert found.info.checked is not None
     assert found.info.checked.bad == ()
     assert world.jobs.views() == ()  # a check is no set-up
+
+
+def test_what_no_repair_mends_is_unsound(world: World) -> None:
+    weights = next(bare(world.models / "cut").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-10])
+    shelf = world.shelf()
+    assert shelf.unsound() == frozenset()  # nobody has looked yet
+    shelf.shelved(wait=True)
+    assert shelf.unsound() == {"cut"}

@@ -78,6 +78,7 @@ BAD = {
     "half a character": (b'{"\\ud800":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', b"ab", "weights.json_bad"),
     "half a character in a list": (b'{"a":["x\\uDFFFy"]}', b"", "weights.json_bad"),
     "no utf-8": (b'{"\xff":1}', b"", "weights.json_bad"),
+    "no JSON": (b'{"a": nothing}', b"", "files.json_syntax"),
 }
 
 

@@ -92,7 +92,7 @@ def test_the_header_marks_the_language_and_has_a_door_only_on_a_shared_server() 
 def test_forecast_and_fact_stand_side_by_side() -> None:
     status = EngineStatus(EngineState.READY, "m", memory_bytes=900_000_000, gpu_memory_bytes=15_100_000_000)
     card = engine_card(status, "en", admin=True, forecast=Forecast(14_900_000_000, 15_000_000_000, gpu=True))
-    assert "15.1 GB, predicted 14.9 GB" in card
+    assert "15.1 GB now, predicted 14.9 GB" in card
     assert "900 MB" in card
     assert "predicted" not in engine_card(status, "en", admin=True)
 
@@ -134,8 +134,12 @@ def test_a_speed_that_cannot_be_told_yet_is_not_shown_as_nothing() -> None:
     status = EngineStatus(EngineState.READY, "m", pid=7, active=1, memory_bytes=144_000_000)
     assert "0 tokens/s" not in engine_card(status, "en", admin=True)
     assert "22 tokens/s in the last reply" in engine_card(status, "en", admin=True, line=Live(0, Latest(7, 0.4, 21.7)))
+    short = engine_card(replace(status, active=0), "en", admin=True, line=Live(0, Latest(7, 0.4)))
+    assert "no reply long enough to tell yet" in short
+    few = engine_card(status, "en", admin=True, line=Live(0, Latest(7, 0.4, 960.0, replies=4)))
+    assert "960 tokens/s in the last 4 replies" in few
     told = engine_card(status, "en", admin=True, forecast=Forecast(169_000_000, 143_000_000, gpu=False))
-    assert "144 MB, predicted 169 MB before loading" in told
+    assert "144 MB now, predicted 169 MB before loading" in told
 
 
 def test_memory_that_was_short_in_mid_reply_is_told_with_the_smaller_way() -> None:

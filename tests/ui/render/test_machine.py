@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from backend.fit.reach import Sized
 from backend.fit.result import Fit, Outlook, Verdict, Way
 from backend.text import LANGUAGES, Message
 from tests.ui.render.reading import Page
 from tests.ui.render.test_hardware import PLAIN, WITH_GPU
 from tests.ui.render.test_recipes import DEMO, LARGE, SMALL
-from ui.render.machine import Sized, machine_line, machine_station, next_step, reach
+from ui.render.machine import machine_line, machine_station, next_step, reach
 from ui.render.recipes import Offer
 from ui.render.terms import TERMS, glossary
 
@@ -34,12 +35,31 @@ def sized(billions: int, verdict: Verdict, *, bits: int = 16, rate: float | None
         ([sized(7, Verdict.NO)], "None of the larger models fits in this machine's memory. The demo does."),
         (
             [sized(7, Verdict.WELL, rate=4.0, device="cpu")],
-            "Models up to 7B run well here. There is no GPU for it, so a 7B model writes about 3.0 words a second.",
+            "Models up to 7B run well here. There is no GPU for it, so a 7B model in 16-bit "
+            "writes at most about 3.0 words (4.0 tokens) a second.",
         ),
     ],
 )  # fmt: skip
 def test_what_a_machine_means_in_plain_words(models: list[Sized], said: str) -> None:
     assert reach(models, "en") == said
+
+
+def test_where_the_disk_limits_what_can_be_set_up_that_is_said() -> None:
+    small, large = sized(8, Verdict.WELL), replace(sized(14, Verdict.WELL, bits=4), disk=False)
+    said = "Models up to 14B run well here, in 4-bit."
+    assert reach([small, large], "en") == f"{said} The free disk has room to set up models up to about 8B."
+    assert reach([small, replace(large, disk=True)], "en") == said
+    assert "no room to set up any" in reach([large], "en")
+    assert "disk" not in reach([replace(large, fit=sized(14, Verdict.NO).fit)], "en")  # memory is what it lacks
+
+
+def test_one_that_can_be_had_without_asking_is_suggested_before_a_larger_one_behind_a_gate() -> None:
+    gated = replace(LARGE, base=replace(LARGE.base, access="https://example.org/terms"))
+    well = [replace(Offer(one), outlook=Outlook(None, verdict=Verdict.WELL)) for one in (SMALL, gated)]
+    names = [name for act, name in Page(next_step(well, "en", admin=True)).acts() if act == "look"]
+    assert names == [SMALL.name]
+    only = Page(next_step(well[1:], "en", admin=True))
+    assert ("look", gated.name) in only.acts()
 
 
 def test_the_first_station_shows_everything_and_the_line_folds_it() -> None:

@@ -76,7 +76,7 @@ def test_an_ingredient_of_a_recipe_can_be_taken_from_elsewhere() -> None:
 
 def test_access_that_must_be_asked_for_is_said_with_its_page_and_a_token_field() -> None:
     page = draw(FAR, replace(SHEET, recipe=RECIPE))
-    assert page.one("a", href="https://lab.example/ask").text == "Ask for it here"
+    assert page.one("a", href="https://lab.example/ask").text == "Do that here"
     assert page.one("input", data_field="token")["type"] == "password"
     assert "value" not in page.one("input", data_field="token").attributes
     assert not draw().all("input", data_field="token")

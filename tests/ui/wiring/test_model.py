@@ -59,8 +59,8 @@ def test_nonsense_is_named(wrong: dict[str, Any]) -> None:
 
 def test_a_control_is_named_as_the_page_names_it() -> None:
     with pytest.raises(UsageError) as caught:
-        read_options({**FORM, "context": -1}, "zh-TW")
-    assert caught.value.params["name"] == say("zh-TW", "chat.context") != say("en", "chat.context")
+        read_options({**FORM, "idle_minutes": -1}, "zh-TW")
+    assert caught.value.params["name"] == say("zh-TW", "remote.idle") != say("en", "remote.idle")
 
 
 @dataclass
@@ -95,9 +95,16 @@ class Machine:
     def models(self) -> tuple[ModelInfo, ...]:
         return self.shelf
 
+    broken: frozenset[str] = frozenset()  # what a look has found broken
+
+    def unsound(self, *, look: bool = False) -> frozenset[str]:
+        return self.broken
+
+    quicker: str = ""  # what another window loads right after each load
+
     def load(self, model: str, options: EngineOptions) -> None:
         self.loads.append((model, options))
-        self.now = EngineStatus(EngineState.LOADING, model)
+        self.now = EngineStatus(EngineState.LOADING, self.quicker or model)
 
     def unload(self) -> None:
         self.now = EngineStatus()
@@ -274,7 +281,8 @@ def test_a_fresh_page_begins_with_how_the_model_was_loaded(machine: Machine, han
         assert begun(handlers) == {}
     machine.now = EngineStatus(EngineState.READY, "one", loaded)
     assert begun(handlers, admin=False) == {}
-    assert len(handlers.tick(request(), "", None)) == len(NAMES)  # an open page keeps what somebody chose in it
+    # An open page keeps what somebody chose in it: after the usual there is the notice and no form.
+    assert len(handlers.tick(request(), "", None)) == len(NAMES) + 1
 
 
 def test_a_fresh_page_shows_the_address_of_a_model_elsewhere(machine: Machine, handlers: ModelHandlers) -> None:
@@ -297,3 +305,51 @@ def test_strangers_see_no_log(machine: Machine, handlers: ModelHandlers) -> None
     machine.now = EngineStatus(EngineState.FAILED, "one", log_tail=("in /home/ann/x.py",))
     assert "/home" in named(handlers.open(request()))["card"]
     assert "/home" not in named(handlers.open(request(admin=False)))["card"]
+
+
+def test_who_loads_is_told_when_another_window_loads_something_else(machine: Machine, handlers: ModelHandlers) -> None:
+    mine = named(handlers.load(request(), "one", **FORM))
+    assert handlers.tick(request(), mine["seen"], "one")[-1] == gr.skip()
+    machine.now = EngineStatus(EngineState.LOADING, "two")  # as another window has asked
+    told = handlers.tick(request(), mine["seen"], "one")
+    assert "one is not being loaded any more: two" in told[-1]
+    assert prop(named(told)["picker"], "value") == "two"
+    assert handlers.tick(request(), named(told)["seen"], "two")[-1] == gr.skip()  # once is enough
+    assert handlers.tick(request(admin=False), mine["seen"], "one")[-1] == gr.skip()
+    machine.now = EngineStatus(EngineState.READY, "one")
+    ready = named(handlers.tick(request(), mine["seen"], "one"))
+    machine.now = EngineStatus(EngineState.LOADING, "two")  # nothing was dropped on its way: the card says enough
+    assert handlers.tick(request(), ready["seen"], "one")[-1] == gr.skip()
+
+
+def test_who_loads_is_told_at_once_when_another_window_was_quicker(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.quicker = "two"
+    with pytest.raises(UsageError) as caught:
+        handlers.load(request(), "one", **FORM)
+    assert caught.value.params == {"picked": "one", "name": "two"}
+
+
+def test_what_is_known_to_be_broken_is_marked_and_not_chosen_for_anybody(
+    machine: Machine, handlers: ModelHandlers
+) -> None:
+    first = named(handlers.open(request()))
+    assert prop(first["picker"], "value") == "one"  # nobody knows yet
+    machine.broken = frozenset({"one"})
+    looked = named(handlers.tick(request(), first["seen"], "one"))
+    assert prop(looked["picker"], "value") == "two"
+    assert "cannot be loaded" in dict(map(reversed, prop(looked["picker"], "choices")))["one"]
+    assert "picker" not in named(handlers.tick(request(), looked["seen"], "one"))  # whoever wants it may choose it
+    assert prop(named(handlers.open(request()))["picker"], "value") == "two"
+    machine.broken = frozenset({"one", "two"})
+    assert prop(named(handlers.open(request()))["picker"], "value") == "one"
+
+
+def test_only_what_is_loaded_is_loaded_again(machine: Machine, handlers: ModelHandlers) -> None:
+    machine.now = EngineStatus(EngineState.READY, "one")
+    first = named(handlers.open(request()))
+    assert prop(first["load"], "value") == "Load again"
+    assert handlers.pick(request(), "two")["value"] == "Load"
+    assert handlers.pick(request(), "one")["value"] == "Load again"
+    assert prop(named(handlers.tick(request(), first["seen"], "two"))["load"], "value") == "Load"
+    with pytest.raises(Refused):
+        handlers.pick(request(admin=False), "two")

@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from backend.engines.base import EngineOptions, EngineState, EngineStatus
-from backend.errors import Refused
+from backend.errors import Refused, UsageError
 from backend.fit.result import Fit, Memory, Verdict, Way
 from backend.hardware import Gpu, Hardware
 from backend.library import ModelInfo
@@ -40,6 +40,12 @@ class _Meant:
         return replace(options, engine="llamacpp") if options.engine == "auto" else options
 
 
+def _check(_: ModelInfo, options: EngineOptions) -> None:
+    """Refuse what a load would refuse."""
+    if options.context > 1024:
+        raise UsageError("engine.context_too_long", asked=options.context, most=1024)
+
+
 def _handlers(machine: Hardware, given: EngineOptions) -> OptionHandlers:
     async def lay_out() -> Any:
         with gr.Blocks(analytics_enabled=False):
@@ -49,6 +55,7 @@ def _handlers(machine: Hardware, given: EngineOptions) -> OptionHandlers:
         machine=lambda: machine,
         precisions=lambda model, options: [(fit, None) for fit in FITS],
         meant=_Meant(),
+        check=_check,
     )
     status = EngineStatus(EngineState.READY, "one", replace(given, engine="llamacpp"))
     services: Any = SimpleNamespace(
@@ -125,3 +132,21 @@ def test_strengths_alone_open_no_checkpoint_again() -> None:
     assert "8-bit" in handlers.changes(request(), "one", **{**asked, "bits": 8})  # something else was chosen as well
     handlers.foretell(request(), "one", **asked)  # the machine may have changed
     assert meant.count == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (2048, "made for 1024"),
+        (999_999_999, "made for 1024"),
+        (-5, "of -5 cannot"),
+        (3.7, "of 3.7 cannot"),
+    ],
+)
+def test_what_loading_would_refuse_is_said_as_soon_as_it_is_typed(typed: float, told: str) -> None:
+    handlers, asked = _handlers(BARE, EngineOptions()), {**PLAIN, "context": typed}
+    costs, said, _ = handlers.foretell(request(), "one", **asked)
+    assert costs == ""  # figures would be of something that cannot be
+    assert told in said
+    assert "instead of" not in said
+    assert handlers.changes(request(), "one", **asked) == said

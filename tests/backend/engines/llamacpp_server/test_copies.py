@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from backend.engines.llamacpp_server import copies as copies_module
 from backend.engines.llamacpp_server.copies import Copies, copies_for
 from backend.engines.llamacpp_server.serving import Door
 from backend.engines.llamacpp_server.sizes import Room
 from backend.errors import EngineError
+from backend.ram import Ram
 
 ADA = (1.0,)
 
@@ -108,7 +109,7 @@ def test_what_is_handed_over_is_not_kept(play: Play) -> None:
 
 def test_where_room_is_short_nothing_is_copied(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = made(play)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 150})())
+    monkeypatch.setattr(copies_module, "ram", lambda: Ram(1000, 150))
     assert not keep(copies, play, tuple(range(100)))
     assert copies.hand_over(0, 1) == 0
     assert play.asked == []

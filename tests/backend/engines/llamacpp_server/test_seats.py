@@ -68,6 +68,15 @@ def test_other_adapters_share_nothing() -> None:
     assert seats.asked_before(mine) == 0
 
 
+def test_a_slot_has_the_adapters_of_whoever_computed_in_it_last() -> None:
+    seats = Seats(1)
+    ask(seats, conversation(1, 20), (1.0,))
+    seats.give_back(seats.take(conversation(1, 20), (0.5,)))  # left before anything was computed
+    assert seats.state(seats.take(conversation(1, 20), (0.5,))).retuned
+    seats.note(0, 60, begun=False)
+    assert not seats.state(0).retuned
+
+
 def test_a_seat_at_work_is_nobody_elses() -> None:
     seats = Seats(2)
     taken = [seats.take(conversation(1, 20), ()), seats.take(conversation(1, 20), ())]

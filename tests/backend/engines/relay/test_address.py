@@ -25,7 +25,7 @@ def test_an_address(given: str, used: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", "box:8000", "ftp://box", "file:///etc/passwd", "http://", "http://box:99999", "http://a b", "http://b\nox",
+    ["box:8000", "ftp://box", "file:///etc/passwd", "http://", "http://box:99999", "http://a b", "http://b\nox",
      "http://ann:secret@box", "http://box?key=secret", "http://box/#secret", "javascript:alert(1)"],
 )  # fmt: skip
 def test_no_address(given: str) -> None:
@@ -33,6 +33,13 @@ def test_no_address(given: str) -> None:
         check_url(given)
     assert caught.value.hint is not None
     assert "secret" not in str(caught.value)
+
+
+def test_an_address_that_is_missing_is_called_missing() -> None:
+    for empty in ("", "  "):
+        with pytest.raises(UsageError) as caught:
+            check_url(empty)
+        assert caught.value.key == "remote.no_url"
 
 
 def test_a_key_comes_from_a_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace as Namespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from backend.dimensions import Dimensions
 from backend.engines.transformers_server.batching import BatchedTokens
+from backend.engines.transformers_server.shortage import survive
 from backend.errors import CriaError
 from backend.fit.need import ON_CPU, PAGE, blocks, need_of
 from tests.backend.engines.transformers_server.test_batched_kinds import (
@@ -125,3 +127,13 @@ def test_what_is_no_lack_of_memory_still_ends_the_computation() -> None:
         time.sleep(0.01)
     assert source.problem() is not None
     source.close()
+
+
+def test_when_all_that_filled_the_cache_have_ended_new_requests_are_taken_again() -> None:
+    """The library opens the door only when a reply ends by itself."""
+    manager, scheduler = Namespace(), Namespace(active_requests={}, block_new_requests=True)
+    manager._generation_loop_body = lambda processor, _: processor.scheduler.block_new_requests
+    survive(manager)
+    assert manager._generation_loop_body(Namespace(scheduler=scheduler), False) is False
+    scheduler.active_requests, scheduler.block_new_requests = {"one": object()}, True
+    assert manager._generation_loop_body(Namespace(scheduler=scheduler), False) is True
