@@ -250,7 +250,7 @@ def test_bad_messages_are_said_and_stay_in_the_box(fast_app: RunningApp, open_pa
     assert len(page.input_value(BOX)) == 200_001
     page.click("#notice button")
     say(page, "word " * 5000)
-    wait_text(page, "#chat small.figures", "no longer fits")
+    wait_text(page, "#chat small.figures", "too long for this model")
     wait_text(page, "#notice", "context")
 
 
