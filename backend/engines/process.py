@@ -45,7 +45,7 @@ _UNLESS_SET = {  # a person's own setting wins over these
     # small model went from 9 to 169 tokens a second.
     "OMP_WAIT_POLICY": "PASSIVE",
     # Ask Linux for large pages where much memory is taken at once: weights are read whole for every token, and looking
-    # up the addresses of small pages cost llama.cpp's 4-bit weights 12 to 24 % of their speed. Two heaps for small
+    # up the addresses of small pages cost llama.cpp's 4-bit weights 9 to 20 % of their speed. Two heaps for small
     # things, where each of many short-lived threads would be given one of sixteen: those all grow before they settle.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=2",
 }
