@@ -47,7 +47,9 @@ class Gate:
     """Lets in only replies of the same strengths together, first come, first served.
 
     llama.cpp computes one mixture of adapters in a step and would go on with the first for as long as anybody uses it
-    (server-context.cpp, ``can_batch_with``): others might wait for ever. Used from one event loop at a time.
+    (server-context.cpp, ``can_batch_with``): others might wait for ever. The queue in front of the engine calls one
+    mixture at a time as well, and tells people; but it goes by what was attached when they came, and hears of a reply's
+    end before llama.cpp does. Used from one event loop at a time.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from backend.engines.adapters import open_loras
+from backend.engines.allocator import freed_at_once
 from backend.engines.choice import KIND_OF_BITS
 from backend.engines.folder import open_folder, wanted_context
 from backend.engines.generator import Generator, Readiness
@@ -18,7 +19,6 @@ from backend.engines.llamacpp_server.generator import LlamaGenerator
 from backend.engines.llamacpp_server.serving import Door, check_numbers, read_ahead, remark, start_server
 from backend.engines.llamacpp_server.sizes import cache_per_token, computed, fit_room
 from backend.engines.llamacpp_server.store import make_gguf
-from backend.engines.transformers_server.allocator import freed_at_once
 from backend.events import Progress
 from backend.ram import ram
 from backend.text import Message

@@ -17,13 +17,13 @@ import transformers
 
 from backend.dimensions import Dimensions, Role, TensorShape, dimensions_from_config, stretches
 from backend.engines.adapters import Attachable, open_loras
+from backend.engines.allocator import freed_at_once
 from backend.engines.base import EngineOptions
 from backend.engines.folder import ModelFolder, open_folder, wanted_context
 from backend.engines.generator import Generator, Readiness
 from backend.engines.memory import is_out_of_memory
 from backend.engines.transformers_server import other_kinds
 from backend.engines.transformers_server.adapters import attach
-from backend.engines.transformers_server.allocator import freed_at_once
 from backend.engines.transformers_server.computing import token_source
 from backend.engines.transformers_server.other_kinds import decoder_start
 from backend.engines.transformers_server.placement import Machine, Need, Placement, Room, place

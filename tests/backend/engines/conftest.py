@@ -85,6 +85,17 @@ def echo(engines: Callable[..., Supervisor], echo_folder: Path) -> Supervisor:
     return engine
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: two that wait for each other by spinning take minutes where others compute too."""
+    import torch
+
+    used = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(used)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tiny model's folder."""

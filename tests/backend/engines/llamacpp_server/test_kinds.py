@@ -1,7 +1,7 @@
 """Other kinds than Llama in llama.cpp: what transformers computes, to rounding; and what cannot be is refused."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,7 @@ F32 = 0
 NEAR_LORA = 0.015  # llama.cpp multiplies with a LoRA in float16
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    used = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(used)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Attached LoRAs on other kinds than Llama: the tokens that their plain sum gives, in batches and one at a time."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: two that wait for each other by spinning take minutes where others compute too."""
-    used = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(used)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def load(folder: Path, *loras: Path) -> Any:

@@ -28,13 +28,7 @@ QUESTIONS = ("hello", LONG)
 MIXES = ({}, {"ada": 1.0}, {"bob": 0.5}, {"ada": 0.5, "bob": 1.0}, {"ada": -1.0}, {"words": 1.0})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: two that wait for each other by spinning take minutes where others compute too."""
-    used = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(used)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
